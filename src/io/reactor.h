@@ -1,0 +1,65 @@
+/* Reactor: one thread with an epoll set, timers and a queue of tasks. What runs on it never blocks; waiting is a
+ * continuation. Sources, timers and batch hooks belong to the reactor's own thread; tasks may be posted from anywhere. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+#define REACTORS_MAX 16
+
+struct reactor;
+
+/* A continuation. The owner keeps it alive until run was called; it may be posted again from run. */
+struct task {
+    struct list link;
+    void (*run)(struct task *task);
+};
+
+/* A descriptor in the epoll set (level triggered). */
+struct source {
+    int fd;
+    void (*ready)(struct source *source, uint32_t events);
+};
+
+struct timer {
+    struct list link;
+    uint64_t due; /* clock_now() units; 0: not set */
+    void (*fired)(struct timer *timer);
+};
+
+/* Called at the end of each batch of events, before the reactor sleeps: the place for one submit call for many. */
+struct batch_hook {
+    struct list link;
+    void (*flush)(struct batch_hook *hook);
+};
+
+/* Starts the thread. Returns 0 or -errno. Any thread. */
+int reactor_start(struct reactor **reactor, unsigned index);
+
+/* Asks the thread to end after the tasks that are queued, waits for it, frees. Never from a reactor's thread. NULL is fine. */
+void reactor_stop(struct reactor *reactor);
+
+/* The reactor whose thread this is, NULL on other threads. */
+struct reactor *reactor_current(void);
+
+/* 0 … REACTORS_MAX-1, unique among the live reactors of a mount. */
+unsigned reactor_index(const struct reactor *reactor);
+
+/* Queues a task; the reactor wakes. Any thread, never blocks. */
+void reactor_post(struct reactor *reactor, struct task *task);
+
+/* Runs call(argument) on the reactor and waits for its end. Never from a reactor's thread. */
+void reactor_call(struct reactor *reactor, void (*call)(void *argument), void *argument);
+
+/* Own thread only. 0 or -errno of epoll_ctl. */
+int reactor_add(struct reactor *reactor, struct source *source, uint32_t events);
+void reactor_remove(struct reactor *reactor, struct source *source);
+
+void reactor_hook(struct reactor *reactor, struct batch_hook *hook);
+void reactor_unhook(struct batch_hook *hook);
+
+/* (Re)arms the timer to fire once, delay_ns from now. Own thread only. Zero-filled timers are fine. */
+void timer_set(struct reactor *reactor, struct timer *timer, uint64_t delay_ns);
+void timer_cancel(struct timer *timer);
