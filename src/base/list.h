@@ -62,8 +62,8 @@ static inline void list_splice(struct list *to, struct list *from)
     list_init(from);
 }
 
-#define list_for_each(node, list) for (struct list *node = (list)->next; node != (list); node = node->next)
+#define list_for_each(node, head) for (struct list *node = (head)->next; node != (head); node = node->next)
 
-#define list_for_each_safe(node, list)                                                                                 \
-    for (struct list *node = (list)->next, *node##_next = node->next; node != (list);                                  \
-         node = node##_next, node##_next = node->next)
+#define list_for_each_safe(node, head)                                                                                 \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                                  \
+        node = node##_next, node##_next = node->next)

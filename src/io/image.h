@@ -37,6 +37,7 @@ struct image {
     _Atomic uint64_t size;      /* bytes; kept by the checked middle after RESIZE and growing WRITEs */
     _Atomic uint32_t in_flight; /* ios submitted and not done */
     _Atomic uint32_t references;
+    struct work closing;
 };
 
 /* For backends: fills the parts that the middle owns. */

@@ -32,7 +32,6 @@ struct lock_request {
     struct reactor *reactor;
     struct task task;
     unsigned blockers;
-    bool cancelled;
 };
 
 void region_lock_init(struct region_lock *lock, uint64_t block);

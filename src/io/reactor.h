@@ -17,7 +17,8 @@ struct task {
     void (*run)(struct task *task);
 };
 
-/* A descriptor in the epoll set (level triggered). */
+/* A descriptor in the epoll set (level triggered). Its memory stays until the turn in which it was removed is over (free it
+ * in a task posted after the removal). */
 struct source {
     int fd;
     void (*ready)(struct source *source, uint32_t events);

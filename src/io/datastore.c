@@ -1,0 +1,64 @@
+#include "io/datastore.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct datastore_ops *find_backend(const struct datastore_ops *const *backends, const char *url)
+{
+    const char *colon = strchr(url, ':');
+    if (!colon)
+        return NULL;
+    for (; *backends; backends++)
+        if (strlen((*backends)->scheme) == (size_t)(colon - url) &&
+            strncmp((*backends)->scheme, url, (size_t)(colon - url)) == 0)
+            return *backends;
+    return NULL;
+}
+
+int datastore_new(struct datastore **out, const struct datastore_options *options,
+    const struct datastore_ops *const *backends, struct sentence *why)
+{
+    const struct datastore_ops *ops = find_backend(backends, options->url);
+    if (!ops)
+        return refuse(why, -EINVAL, "datastore %s: no backend for the url", options->name);
+    if (strlen(options->name) > DATASTORE_NAME_MAX)
+        return refuse(why, -EINVAL, "datastore %s: the name is too long", options->name);
+    struct datastore *datastore = calloc(1, sizeof(*datastore));
+    if (!datastore)
+        return -ENOMEM;
+    datastore->ops = ops;
+    strcpy(datastore->name, options->name);
+    datastore->url = strdup(options->url);
+    datastore->faults = options->faults ? strdup(options->faults) : NULL;
+    datastore->timeout_ns = options->timeout_ns;
+    datastore->away = true;
+    int error = datastore->url && (!options->faults || datastore->faults) ? 0 : -ENOMEM;
+    if (!error)
+        error = pool_open(&datastore->pool, datastore->name, options->threads);
+    if (error) {
+        datastore_free(datastore);
+        return error;
+    }
+    *out = datastore;
+    return 0;
+}
+
+int datastore_open(struct datastore *datastore, struct sentence *why)
+{
+    int error = datastore->ops->open(datastore, strchr(datastore->url, ':') + 1, why);
+    datastore->away = error != 0;
+    return error;
+}
+
+void datastore_free(struct datastore *datastore)
+{
+    if (!datastore)
+        return;
+    pool_close(datastore->pool);
+    if (!datastore->away)
+        datastore->ops->close(datastore);
+    free(datastore->url);
+    free(datastore->faults);
+    free(datastore);
+}
