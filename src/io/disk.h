@@ -31,16 +31,16 @@ struct disk_io {
     /* the disk's */
     struct disk *disk;
     struct reactor *reactor;
-    struct list link;
+    struct list link; /* in reactor_pending */
     struct lock_request lock;
-    struct io legs[2];
-    struct mirror *mirror; /* reference held while in flight to the target */
-    struct image *truth;
+    struct io legs[2];     /* source (or the one image), target */
+    struct image *truth;   /* reference held */
+    struct mirror *mirror; /* reference held, or NULL */
     uint64_t started, sent;
     struct task task;
-    uint8_t pending; /* bits of legs in flight */
-    uint8_t to;      /* bits of legs it was sent to */
-    bool locked, is_answered, target_given_up;
+    unsigned pending, to; /* enum leg */
+    enum { DISK_IO_WAITING, DISK_IO_SENT, DISK_IO_PARKED, DISK_IO_DONE } state;
+    bool locked, is_answered;
 };
 
 /* A disk on an open image; takes the caller's reference of it. id: the node's, for sentences and the log. timeout: the
@@ -52,7 +52,7 @@ struct disk *disk_get(struct disk *disk);
 void disk_put(struct disk *disk);
 
 uint64_t disk_id(const struct disk *disk);
-uint64_t disk_size(const struct disk *disk);
+uint64_t disk_size(struct disk *disk);
 
 /* From a reactor's thread; never blocks, never calls back from within. Takes a reference of the disk until released. */
 void disk_submit(struct disk *disk, struct disk_io *io);
@@ -61,5 +61,27 @@ void disk_submit(struct disk *disk, struct disk_io *io);
  * Call before the disk's first submit. From a reactor's thread. */
 void disk_add_ghost(struct disk *disk, struct extent extent);
 
-/* Ends requests whose time is over; called by a timer on each reactor for that reactor's requests. */
+/* Ends requests whose time is over: the datastore's timeout, or the target's. A timer of each reactor calls it for its own. */
 void disk_expire(struct reactor *reactor);
+
+/* For migrations. Reactor's thread only, except disk_truth.
+ *
+ * disk_attach: from now on requests are routed by the mirror; takes a reference. The caller holds the region lock (COPY) from the disk's
+ * size to the end, and the target has that size. -EBUSY when a mirror is there. disk_flip: the commit is durable; reads and
+ * writes go to the target from now on, nobody waits. disk_detach: the mirror is left behind; after a flip call it only when
+ * disk_mirror_idle: until then reads still respect writes that were sent to both. */
+int disk_attach(struct disk *disk, struct mirror *mirror);
+void disk_flip(struct disk *disk, struct mirror *mirror);
+void disk_detach(struct disk *disk, struct mirror *mirror);
+bool disk_mirror_idle(struct disk *disk, struct mirror *mirror);
+
+/* The commit's outcome is known: parked requests are judged again. On the reactor that each belongs to: call on every reactor. */
+void disk_unpark(struct reactor *reactor);
+
+/* The image that is the truth, with a reference. */
+struct image *disk_truth(struct disk *disk);
+struct region_lock *disk_lock(struct disk *disk);
+struct datastore *disk_datastore(struct disk *disk);
+
+/* The longest time from submit to answer since the last call with reset, ns. */
+uint64_t disk_worst(struct disk *disk, bool reset);

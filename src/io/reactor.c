@@ -30,7 +30,7 @@ struct reactor {
     /* atomic */
     atomic_bool asleep;
     /* own thread only */
-    struct list tasks, hooks, timers;
+    struct list tasks, hooks, timers, pending;
     struct source waker;
 };
 
@@ -44,6 +44,11 @@ struct reactor *reactor_current(void)
 unsigned reactor_index(const struct reactor *reactor)
 {
     return reactor->index;
+}
+
+struct list *reactor_pending(struct reactor *reactor)
+{
+    return &reactor->pending;
 }
 
 void reactor_post(struct reactor *reactor, struct task *task)
@@ -172,6 +177,7 @@ int reactor_start(struct reactor **out, unsigned index)
     list_init(&reactor->tasks);
     list_init(&reactor->hooks);
     list_init(&reactor->timers);
+    list_init(&reactor->pending);
     reactor->epoll = epoll_create1(EPOLL_CLOEXEC);
     reactor->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int error = reactor->epoll < 0 || reactor->wake < 0 ? -errno : 0;

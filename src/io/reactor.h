@@ -48,6 +48,9 @@ struct reactor *reactor_current(void);
 /* 0 … REACTORS_MAX-1, unique among the live reactors of a mount. */
 unsigned reactor_index(const struct reactor *reactor);
 
+/* A list for the owner of this reactor's requests in flight (io/disk.c). Own thread only. */
+struct list *reactor_pending(struct reactor *reactor);
+
 /* Queues a task; the reactor wakes. Any thread, never blocks. */
 void reactor_post(struct reactor *reactor, struct task *task);
 

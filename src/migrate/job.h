@@ -1,0 +1,80 @@
+/* job: one migration of one disk, from the command to its end. Runs on a thread of its own (control path: it may block);
+ * everything about bytes is done on a reactor by the disk, the mirror and the copier.
+ *
+ *   QUEUED → OPENING → COPYING → MIRRORED → SWITCHING → DONE
+ *   COPYING/MIRRORED → PAUSED → COPYING        any state before the commit → CANCELLED | FAILED */
+#pragma once
+
+#include "catalog/jobs.h"
+#include "io/disk.h"
+
+enum job_state {
+    JOB_QUEUED,
+    JOB_OPENING,
+    JOB_COPYING,
+    JOB_MIRRORED,
+    JOB_SWITCHING,
+    JOB_PAUSED,
+    JOB_DONE,
+    JOB_CANCELLED,
+    JOB_FAILED,
+};
+#define JOB_STATES (JOB_FAILED + 1)
+
+/* "copying" */
+const char *job_state_name(enum job_state state);
+/* Is the move from → to one of the diagram's? Pure. */
+bool job_may_move(enum job_state from, enum job_state to);
+
+enum job_format { JOB_FORMAT_SAME, JOB_FORMAT_THIN, JOB_FORMAT_THICK };
+
+/* What was asked for, checked. */
+struct job_request {
+    unsigned target; /* datastore index */
+    enum job_format format;
+    uint64_t rate; /* bytes a second, 0: none */
+    bool manual;   /* switchover=manual */
+    char text[512];
+};
+
+struct job;
+
+/* What a job needs of the mount. */
+struct job_services {
+    struct catalog *catalog;
+    struct reactor **reactors;
+    unsigned reactor_count;
+    uint64_t target_timeout_ns;
+    unsigned window;
+    int (*open_disk)(void *argument, uint64_t node, struct disk **out); /* blocks */
+    void *argument;
+    void (*ended)(void *argument_of_ended, struct job *job); /* on the job's thread, its last act */
+    void *argument_of_ended;
+};
+
+/* A job in QUEUED. record->id 0: new; else taken up after a death. 0 or -errno. */
+int job_new(struct job **out, const struct job_services *services, const struct job_request *request,
+    const struct job_record *record);
+/* Starts the thread. 0 or -errno. */
+int job_start(struct job *job);
+/* Waits for the thread, if any, and frees. NULL is fine. */
+void job_free(struct job *job);
+
+uint64_t job_node(const struct job *job);
+enum job_state job_state(struct job *job);
+bool job_ended(struct job *job);
+
+/* Any thread, never block. 0; -EINVAL: not in this state; -EBUSY: too late (switching). */
+int job_cancel(struct job *job);
+int job_pause(struct job *job);
+int job_resume(struct job *job);
+int job_switchover(struct job *job);
+int job_set_rate(struct job *job, uint64_t rate);
+uint64_t job_rate(struct job *job);
+/* The worker ends: the job stops where it is, its record stays; takes it up again. */
+void job_suspend(struct job *job);
+/* Waits until the job has ended or delay_ns is over; true: ended. */
+bool job_wait(struct job *job, uint64_t delay_ns);
+
+/* The progress line and the sentence of the failure ("" if none). */
+void job_describe(struct job *job, struct job_result *out);

@@ -1,0 +1,23 @@
+#include "migrate/throttle.h"
+
+#include "base/clock.h"
+
+#define ADVANCE (NS_PER_S / 10)
+
+uint64_t throttle_ask(struct throttle *throttle, uint64_t now, uint64_t bytes)
+{
+    if (throttle->rate == 0)
+        return 0;
+    if (throttle->free_at < now)
+        throttle->free_at = now;
+    if (throttle->free_at > now + ADVANCE)
+        return throttle->free_at - now - ADVANCE;
+    throttle->free_at += (uint64_t)((__uint128_t)bytes * NS_PER_S / throttle->rate);
+    return 0;
+}
+
+void throttle_set(struct throttle *throttle, uint64_t now, uint64_t rate)
+{
+    throttle->rate = rate;
+    throttle->free_at = now;
+}
