@@ -27,6 +27,7 @@ struct node {
     unsigned datastore; /* index into the mount's array: where a file lives, a directory's home */
     bool known;         /* attributes come from the datastore; false: as last recorded (datastore away) */
     bool orphan;        /* unlinked, still open */
+    bool conflict;      /* listed, but answers EIO to everything: no attributes may be given out with the name */
     struct stat st;     /* st_ino is id; st_nlink is filled (directories: 2 + subdirectories; orphans: 0) */
 };
 

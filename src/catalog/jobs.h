@@ -6,6 +6,7 @@
 enum job_record_state {
     JOB_RECORD_RUNNING,   /* partial belongs to it; starts over after a death */
     JOB_RECORD_COMMITTED, /* the node lives on the target under partial's name; rename and removal are to be completed */
+    JOB_RECORD_ABANDONED, /* cancelled or failed; the partial could not be removed yet */
 };
 
 struct job_record {

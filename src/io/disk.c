@@ -33,7 +33,7 @@ struct disk {
     struct mirror *mirror;
     /* atomic */
     _Atomic uint32_t references;
-    _Atomic uint32_t mirrored; /* requests in flight that hold the mirror */
+    _Atomic uint32_t mirrored; /* requests that hold the mirror and are not judged yet */
     _Atomic uint64_t worst;
 };
 
@@ -239,10 +239,7 @@ static void finish(struct disk_io *io)
     unlock(io);
     list_remove(&io->link);
     io->state = DISK_IO_DONE;
-    if (io->mirror) {
-        mirror_put(io->mirror);
-        atomic_fetch_sub(&disk->mirrored, 1);
-    }
+    mirror_put(io->mirror);
     image_put(io->truth); /* NULL when it was never sent */
     io->released(io);
     disk_put(disk);
@@ -291,6 +288,8 @@ static void conclude(struct disk_io *io, enum verdict verdict)
     /* What is still pending is a leg that does not count any more: the dropped target, the source after the flip. Neither can reach an
      * image that this disk will ever use, so the lock need not wait for it. */
     unlock(io);
+    if (io->mirror)
+        atomic_fetch_sub(&io->disk->mirrored, 1);
     answer(io, io->legs[leg].result);
     io->state = DISK_IO_DONE;
     if (!io->pending)

@@ -60,7 +60,7 @@ struct copier {
     struct io scout, resize;
     struct lock_request tail;
     uint64_t resize_since;
-    _Atomic uint64_t copied, skipped;
+    _Atomic uint64_t rate, copied, skipped;
     struct unit units[];
 };
 
@@ -431,6 +431,14 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
     return true;
 }
 
+static uint64_t ask_rate(struct copier *copier, uint64_t bytes)
+{
+    uint64_t now = clock_now(), rate = atomic_load(&copier->rate);
+    if (rate != copier->throttle.rate)
+        throttle_set(&copier->throttle, now, rate);
+    return throttle_ask(&copier->throttle, now, bytes);
+}
+
 static void fill(struct copier *copier)
 {
     struct unit *unit;
@@ -448,9 +456,9 @@ static void fill(struct copier *copier)
             }
             continue; /* the next pass */
         }
-        uint64_t delay = hole ? 0 : throttle_ask(&copier->throttle, clock_now(), extent_length(extent));
+        uint64_t delay = hole ? 0 : ask_rate(copier, extent_length(extent));
         if (delay) {
-            timer_set(copier->options.reactor, &copier->retry, delay);
+            timer_set(copier->options.reactor, &copier->retry, delay < WATCH_PERIOD ? delay : WATCH_PERIOD);
             return;
         }
         copier->cursor = (extent.end + REGION_SIZE - 1) / REGION_SIZE;
@@ -495,7 +503,7 @@ int copier_start(struct copier **out, const struct copier_options *options)
     copier->source = disk_truth(options->disk);
     disk_get(options->disk);
     mirror_get(options->mirror);
-    throttle_set(&copier->throttle, clock_now(), options->rate);
+    atomic_init(&copier->rate, options->rate);
     for (unsigned i = 0; i < options->window; i++) {
         copier->units[i].copier = copier;
         copier->units[i].timer.fired = unit_retry;
@@ -556,17 +564,9 @@ void copier_pause(struct copier *copier, bool paused)
     reactor_call(copier->options.reactor, pause_here, &steer);
 }
 
-static void rate_here(void *argument)
-{
-    struct steer *steer = argument;
-    throttle_set(&steer->copier->throttle, clock_now(), steer->value);
-    fill(steer->copier);
-}
-
 void copier_set_rate(struct copier *copier, uint64_t rate)
 {
-    struct steer steer = {copier, rate};
-    reactor_call(copier->options.reactor, rate_here, &steer);
+    atomic_store(&copier->rate, rate);
 }
 
 static void kick_here(void *argument)

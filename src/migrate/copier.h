@@ -29,6 +29,7 @@ struct copier_progress {
 int copier_start(struct copier **out, const struct copier_options *options);
 
 void copier_pause(struct copier *copier, bool paused);
+/* Any thread, never blocks; felt within 100 ms. */
 void copier_set_rate(struct copier *copier, uint64_t rate);
 /* Regions became dirty again after done. */
 void copier_kick(struct copier *copier);

@@ -1,0 +1,97 @@
+/* The catalog's inside, for the files of this folder. */
+#pragma once
+
+#include "base/list.h"
+#include "catalog/hold.h"
+#include "catalog/jobs.h"
+#include "catalog/names.h"
+#include "catalog/store.h"
+#include "catalog/tree.h"
+
+#define CATALOG_DATASTORES_MAX 64 /* those of the records, configured or not: bits of a mask */
+
+/* A job's record in memory. */
+struct job {
+    struct list link;
+    struct job_record record;
+    unsigned attributes; /* the node's attribute_changes when they were copied last */
+    bool copied;         /* they were */
+    bool committing;     /* the commit's outcome is unknown yet: attributes go to both files, names do not change */
+    bool completing;     /* a thread is at it */
+};
+
+struct catalog {
+    /* set at creation */
+    struct datastore **datastores;
+    unsigned count, default_datastore;
+    unsigned rows[CATALOG_DATASTORES_MAX]; /* a datastore's row in the records */
+    int indexes[CATALOG_DATASTORES_MAX];   /* a row's datastore, -1: not configured */
+    struct store *store;
+    struct entry *root;
+    /* under tree.mutex */
+    struct tree tree;
+    struct list making; /* holds of names that do not exist yet */
+    struct list jobs;
+    uint64_t next_id;
+    uint64_t unseen; /* bits of datastores that no mount ever read to the end */
+    uint64_t files[CATALOG_DATASTORES_MAX];
+    unsigned stamp;
+    struct list replays; /* threads that complete what a dead worker began */
+    pthread_mutex_t scanning;
+};
+
+static inline void tree_lock(struct catalog *catalog)
+{
+    pthread_mutex_lock(&catalog->tree.mutex);
+}
+static inline void tree_unlock(struct catalog *catalog)
+{
+    pthread_mutex_unlock(&catalog->tree.mutex);
+}
+
+static inline uint64_t catalog_bit(const struct catalog *catalog, unsigned datastore)
+{
+    return 1ull << catalog->rows[datastore];
+}
+/* The bits of all configured datastores. */
+static inline uint64_t catalog_configured(const struct catalog *catalog)
+{
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < catalog->count; i++)
+        bits |= catalog_bit(catalog, i);
+    return bits;
+}
+
+/* Adds to, or takes from, the counts of files; a directory counts nothing. */
+static inline void catalog_count_file(struct catalog *catalog, const struct entry *entry, int by)
+{
+    if (!entry_is_directory(entry))
+        catalog->files[entry->datastore] += (uint64_t)(int64_t)by;
+}
+
+/* 0, -ENAMETOOLONG, -EINVAL: what no name may be. */
+int name_check(const char *name);
+/* Is svmfs's own. */
+static inline bool name_is_private(const struct entry *directory, const char *name)
+{
+    return directory->id == NODE_ROOT && __builtin_strcmp(name, DATASTORE_PRIVATE) == 0;
+}
+/* The directory, or the errno of not finding one. */
+int catalog_directory(struct catalog *catalog, uint64_t id, struct entry **out);
+/* The path of the entry's bytes; with the tree's mutex. */
+int catalog_file_of(const struct entry *entry, char out[PATH_MAX]);
+/* Why the entry answers nothing: 0 or -EIO. */
+static inline int entry_trouble(const struct entry *entry)
+{
+    return entry->trouble != TROUBLE_NONE ? -EIO : 0;
+}
+
+/* A call by path on one node: waits until nobody owns it, then uses it. */
+struct visit {
+    struct hold hold;
+    struct entry *entry;
+    struct datastore *datastore;
+    char path[PATH_MAX];
+};
+int visit_begin(struct visit *visit, struct catalog *catalog, uint64_t id);
+void visit_end(struct visit *visit);

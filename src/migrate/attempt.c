@@ -1,0 +1,224 @@
+/* One attempt of a job: make a fresh partial on the target, attach it to the disk, copy, and switch over. Whatever goes wrong
+ * before the commit leaves the disk as it was: the mirror is dropped and detached, the copier stopped, the partial removed. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrate/await.h"
+#include "migrate/inside.h"
+
+static void diverged(void *argument, struct extent extent, enum verb verb, int error)
+{
+    struct job *job = argument;
+    pthread_mutex_lock(&job->mutex);
+    job->diverged = true;
+    job->failed_at = extent;
+    job->failed_verb = verb;
+    job->failed_error = error;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+}
+
+static const struct mirror_hooks hooks = {.diverged = diverged};
+
+static void copied(void *argument)
+{
+    struct job *job = argument;
+    pthread_mutex_lock(&job->mutex);
+    job->copied = true;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+}
+
+static void source_failed(void *argument, uint64_t offset, int error)
+{
+    struct job *job = argument;
+    pthread_mutex_lock(&job->mutex);
+    job->source_failed = true;
+    job->failed_at = (struct extent){offset, offset};
+    job->failed_error = error;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+}
+
+static int target_failed(struct job *job, const char *what, int error)
+{
+    return job_fail(job, -EAGAIN, "%s of the target on datastore %s: %s", what, job_target(job)->name, error_text(error));
+}
+
+static bool wants_thick(struct job *job, uint64_t size)
+{
+    char path[PATH_MAX];
+    unsigned index;
+    struct stat st;
+    if (job->request.format != JOB_FORMAT_SAME)
+        return job->request.format == JOB_FORMAT_THICK;
+    if (catalog_file(job->services.catalog, job->node, &index, path) < 0)
+        return false;
+    struct datastore *source = job_source(job);
+    return size > 0 && source->ops->lookup(source, path, &st) == 0 && (uint64_t)st.st_blocks * 512 >= size;
+}
+
+/* The partial's image with the disk's size, allocated if the disk is to be thick. */
+static int open_target(struct job *job, struct image **out)
+{
+    struct datastore *target = job_target(job);
+    uint64_t timeout = target->timeout_ns, size = disk_size(job->disk);
+    struct sentence why = {""};
+    int error = jobs_make_partial(job->services.catalog, &job->record, &why);
+    if (error == -EEXIST || error == -EISDIR || error == -EOPNOTSUPP)
+        return job_fail(job, error, "%s", why.text);
+    if (error < 0)
+        return job_fail(job, -EAGAIN, "making the target: %s", why.text[0] ? why.text : error_text(error));
+    error = target->ops->open_image(target, job->record.partial, true, out);
+    if (error < 0)
+        return target_failed(job, "opening the partial", error);
+    error = await_io(job->reactor, *out, VERB_RESIZE, (struct extent){0, size}, timeout);
+    if (error == 0 && wants_thick(job, size))
+        error = await_io(job->reactor, *out, VERB_ALLOCATE, (struct extent){0, size}, timeout);
+    if (error < 0) {
+        image_put(*out);
+        return target_failed(job, "sizing the partial", error);
+    }
+    return 0;
+}
+
+static int attach(struct job *job, struct mirror *mirror)
+{
+    struct image *target = mirror_target(mirror);
+    int error;
+    while ((error = await_attach(job->reactor, job->disk, mirror, job_source(job)->timeout_ns)) == -EAGAIN) {
+        struct extent whole = {0, disk_size(job->disk)};
+        error = await_io(job->reactor, target, VERB_RESIZE, whole, target->datastore->timeout_ns);
+        if (error < 0)
+            return target_failed(job, "sizing the partial", error);
+    }
+    if (error == -ETIMEDOUT)
+        return job_fail(job, -EAGAIN, "the source on datastore %s does not answer", job_source(job)->name);
+    return error < 0 ? job_fail(job, error, "attaching the target: %s", error_text(error)) : 0;
+}
+
+static int open_legs(struct job *job)
+{
+    struct image *target = NULL;
+    struct mirror *mirror = NULL;
+    struct copier *copier = NULL;
+    int error = open_target(job, &target);
+    if (error < 0)
+        return error;
+    uint64_t size = atomic_load(&target->size);
+    error = mirror_new(&mirror, target, size, job->services.target_timeout_ns, &hooks, job);
+    if (error < 0) {
+        image_put(target);
+        return job_fail(job, error, "no memory for the bookkeeping");
+    }
+    error = attach(job, mirror);
+    pthread_mutex_lock(&job->mutex);
+    job->mirror = mirror;
+    job->total = disk_size(job->disk);
+    job->copying_since = clock_now();
+    job->copied = job->diverged = job->source_failed = false;
+    struct copier_options options = {job->disk, mirror, job->reactor, job->services.window, job->rate, copied,
+        source_failed, job};
+    pthread_mutex_unlock(&job->mutex);
+    if (error == 0 && (error = copier_start(&copier, &options)) < 0)
+        return job_fail(job, error, "no memory for the copies in flight");
+    pthread_mutex_lock(&job->mutex);
+    job->copier = copier;
+    pthread_mutex_unlock(&job->mutex);
+    return error;
+}
+
+/* The disk is its one image again: the source before the commit, the target after the flip. */
+static void close_legs(struct job *job)
+{
+    struct mirror *mirror = job->mirror;
+    if (!mirror)
+        return;
+    mirror_forget_job(mirror);
+    mirror_drop(mirror, (struct extent){0, 0}, VERB_FLUSH, -ECANCELED);
+    job_unpark(job);
+    pthread_mutex_lock(&job->mutex);
+    struct copier *copier = job->copier;
+    if (copier)
+        job->copied_total = copier_progress(copier);
+    job->mirrored_total = mirror_written(mirror);
+    job->copier = NULL;
+    job->mirror = NULL;
+    pthread_mutex_unlock(&job->mutex);
+    copier_stop(copier);
+    while (mirror_phase(mirror) == MIRROR_FLIPPED && !disk_mirror_idle(job->disk, mirror))
+        if (job_sleep(job, 5 * NS_PER_MS))
+            break;
+    disk_detach(job->disk, mirror);
+    mirror_put(mirror);
+}
+
+static int event_diverged(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    struct extent at = job->failed_at;
+    enum verb verb = job->failed_verb;
+    int error = job->failed_error;
+    pthread_mutex_unlock(&job->mutex);
+    return job_fail(job, -EAGAIN, "%s of the target on datastore %s failed at offset %llu: %s", verb_name(verb),
+        job_target(job)->name, (unsigned long long)at.start, error_text(error));
+}
+
+static int event_source(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    uint64_t offset = job->failed_at.start;
+    int error = job->failed_error;
+    pthread_mutex_unlock(&job->mutex);
+    return job_fail(job, error, "read of the source on datastore %s failed at offset %llu: %s", job_source(job)->name,
+        (unsigned long long)offset, error_text(error));
+}
+
+/* Until the switchover is done or the attempt is over. */
+static int copy(struct job *job)
+{
+    int result;
+    job_move(job, JOB_COPYING);
+    for (;;) {
+        switch (job_next(job)) {
+        case JOB_EVENT_SUSPEND:
+            return -ESHUTDOWN;
+        case JOB_EVENT_CANCEL:
+            return job_fail(job, -ECANCELED, "cancelled");
+        case JOB_EVENT_DIVERGED:
+            return event_diverged(job);
+        case JOB_EVENT_SOURCE:
+            return event_source(job);
+        case JOB_EVENT_PAUSE:
+            copier_pause(job->copier, true);
+            job_move(job, JOB_PAUSED);
+            break;
+        case JOB_EVENT_RESUME:
+            copier_pause(job->copier, false);
+            job_move(job, JOB_COPYING);
+            break;
+        case JOB_EVENT_COPIED:
+            job_move(job, JOB_MIRRORED);
+            break;
+        case JOB_EVENT_SWITCH:
+            result = job_switch(job);
+            if (result <= 0)
+                return result;
+            copier_kick(job->copier);
+            job_move(job, JOB_COPYING);
+            break;
+        }
+    }
+}
+
+int job_attempt(struct job *job)
+{
+    job_move(job, JOB_OPENING);
+    int result = open_legs(job);
+    if (result == 0)
+        result = copy(job);
+    close_legs(job);
+    return result;
+}

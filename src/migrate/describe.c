@@ -1,0 +1,63 @@
+/* What a job tells of itself: the progress line. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "migrate/inside.h"
+
+struct figures {
+    uint64_t done, total, copied, skipped, mirrored, elapsed_ns, copying_ns;
+};
+
+/* Under the job's mutex, so that the copier stays. The mirror's lock is not taken under it (its hooks take the other order). */
+static void measure(struct job *job, struct figures *out)
+{
+    struct copier_progress progress = job->copier ? copier_progress(job->copier) : job->copied_total;
+    *out = (struct figures){.total = job->total, .copied = progress.copied, .skipped = progress.skipped,
+        .mirrored = job->mirror ? mirror_written(job->mirror) : job->mirrored_total};
+    uint64_t now = job->ended || job->took_ns ? job->started + job->took_ns : clock_now();
+    out->elapsed_ns = job->started ? now - job->started : 0;
+    out->copying_ns = job->copying_since && now > job->copying_since ? now - job->copying_since : 0;
+}
+
+void job_describe(struct job *job, struct job_result *out)
+{
+    struct figures f;
+    pthread_mutex_lock(&job->mutex);
+    measure(job, &f);
+    enum job_state state = job->state;
+    uint64_t pause_us = job->pause_ns / NS_PER_US;
+    struct mirror *mirror = job->mirror ? mirror_get(job->mirror) : NULL;
+    snprintf(out->error, sizeof(out->error), "%s", job->error.text);
+    pthread_mutex_unlock(&job->mutex);
+
+    if (state == JOB_DONE)
+        f.done = f.total;
+    else if (mirror)
+        f.done = (mirror_regions(mirror) - mirror_unrouted(mirror)) * REGION_SIZE;
+    if (f.done > f.total)
+        f.done = f.total;
+    mirror_put(mirror);
+    double percent = f.total ? 100.0 * (double)f.done / (double)f.total : state == JOB_DONE ? 100.0 : 0.0;
+    double rate = f.copying_ns ? (double)f.done * 1e9 / (double)f.copying_ns : 0;
+    uint64_t eta = rate >= 1 && state < JOB_DONE ? (uint64_t)((double)(f.total - f.done) / rate) : 0;
+    snprintf(out->line, sizeof(out->line),
+        "state=%s percent=%.1f copied=%" PRIu64 " skipped=%" PRIu64 " mirrored=%" PRIu64 " total=%" PRIu64
+        " rate=%" PRIu64 " eta=%" PRIu64 " elapsed_ms=%" PRIu64 " pause_us=%" PRIu64 " source=%s target=%s",
+        job_state_name(state), percent, f.copied, f.skipped, f.mirrored, f.total, (uint64_t)rate, eta,
+        (uint64_t)(f.elapsed_ns / NS_PER_MS), pause_us, job_source(job)->name, job_target(job)->name);
+}
+
+int job_set_rate(struct job *job, uint64_t rate)
+{
+    pthread_mutex_lock(&job->mutex);
+    int error = job->state >= JOB_DONE ? -EINVAL : 0;
+    if (error == 0) {
+        job->rate = rate;
+        if (job->copier)
+            copier_set_rate(job->copier, rate);
+    }
+    pthread_mutex_unlock(&job->mutex);
+    return error;
+}

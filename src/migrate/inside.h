@@ -1,0 +1,70 @@
+/* What the files of the migrate room share of a job; nobody else includes it. */
+#pragma once
+
+#include <pthread.h>
+
+#include "io/mirror.h"
+#include "migrate/copier.h"
+#include "migrate/job.h"
+
+enum job_event {
+    JOB_EVENT_SUSPEND,
+    JOB_EVENT_CANCEL,
+    JOB_EVENT_DIVERGED,
+    JOB_EVENT_SOURCE,
+    JOB_EVENT_PAUSE,
+    JOB_EVENT_RESUME,
+    JOB_EVENT_COPIED,
+    JOB_EVENT_SWITCH,
+};
+
+struct job {
+    /* set at creation */
+    struct job_services services;
+    struct job_request request;
+    struct reactor *reactor;
+    uint64_t node;
+    /* the job's thread */
+    struct job_record record;
+    pthread_t thread;
+    struct disk *disk;
+    uint64_t started;
+    /* under mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    enum job_state state;
+    bool running, ended, suspend, cancel, pause, switchover, copied;
+    bool diverged, source_failed;
+    struct extent failed_at;
+    enum verb failed_verb;
+    int failed_error;
+    struct mirror *mirror; /* set and cleared by the job's thread */
+    struct copier *copier;
+    uint64_t rate, total, copying_since, pause_ns, took_ns;
+    struct copier_progress copied_total; /* of the last attempt */
+    uint64_t mirrored_total;
+    struct sentence error;
+};
+
+/* Asserts the diagram, logs one line. */
+void job_move(struct job *job, enum job_state to);
+/* Notes the failure's sentence and returns error. */
+int job_fail(struct job *job, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Waits for what is to be done next. */
+enum job_event job_next(struct job *job);
+/* Sleeps at most delay_ns; true: the worker ends, let go. */
+bool job_sleep(struct job *job, uint64_t delay_ns);
+/* Parked requests of the disk are judged again, on every reactor. */
+void job_unpark(struct job *job);
+/* "moving disk /web01/disk.img from datastore a to datastore b" */
+void job_title(struct job *job, char *out, size_t size);
+struct datastore *job_source(struct job *job);
+struct datastore *job_target(struct job *job);
+
+/* One attempt: a fresh partial to the end. 0 done; -ECANCELED; -ESHUTDOWN suspended; -EAGAIN the target failed (a new attempt may be
+ * made); other -errno: failed for good. With the sentence noted. */
+int job_attempt(struct job *job);
+/* All is routed: commit and flip. As job_attempt; 1: regions became dirty, copy on. */
+int job_switch(struct job *job);
+/* After the commit is durable: rename, remove the source, drop the record. */
+void job_complete(struct job *job);

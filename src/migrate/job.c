@@ -1,0 +1,335 @@
+/* A job's life and what others may ask of it. The flow itself is in attempt.c and switchover.c. */
+#include "migrate/job.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrate/inside.h"
+
+#define ATTEMPTS 3
+#define BACK_OFF NS_PER_S
+
+int job_new(struct job **out, const struct job_services *services, const struct job_request *request,
+    const struct job_record *record)
+{
+    struct job *job = calloc(1, sizeof(*job));
+    if (!job)
+        return -ENOMEM;
+    job->services = *services;
+    job->request = *request;
+    job->record = *record;
+    job->node = record->node;
+    job->rate = request->rate;
+    job->reactor = services->reactors[record->node % services->reactor_count];
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&job->mutex, NULL);
+    pthread_cond_init(&job->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    *out = job;
+    return 0;
+}
+
+struct datastore *job_source(struct job *job)
+{
+    return catalog_datastore(job->services.catalog, job->record.source);
+}
+
+struct datastore *job_target(struct job *job)
+{
+    return catalog_datastore(job->services.catalog, job->record.target);
+}
+
+void job_title(struct job *job, char *out, size_t size)
+{
+    char path[PATH_MAX];
+    if (catalog_path(job->services.catalog, job->node, path) < 0)
+        snprintf(path, sizeof(path), "(inode %llu)", (unsigned long long)job->node);
+    snprintf(out, size, "moving disk /%.300s from datastore %s to datastore %s", path, job_source(job)->name,
+        job_target(job)->name);
+}
+
+void job_move(struct job *job, enum job_state to)
+{
+    char title[512];
+    job_title(job, title, sizeof(title));
+    pthread_mutex_lock(&job->mutex);
+    enum job_state from = job->state;
+    assert(job_may_move(from, to));
+    job->state = to;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+    log_info("job %llu, %s: %s -> %s", (unsigned long long)job->record.id, title, job_state_name(from),
+        job_state_name(to));
+}
+
+int job_fail(struct job *job, int error, const char *format, ...)
+{
+    char title[512], what[SENTENCE_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof(what), format, arguments);
+    va_end(arguments);
+    job_title(job, title, sizeof(title));
+    pthread_mutex_lock(&job->mutex);
+    refuse(&job->error, error, "%.250s: %.250s", title, what);
+    pthread_mutex_unlock(&job->mutex);
+    return error;
+}
+
+/* What the flags ask for, in the order of urgency; false: nothing now. Under mutex. */
+static bool pending_event(const struct job *job, enum job_event *event)
+{
+    bool mirrored = job->state == JOB_MIRRORED && (!job->request.manual || job->switchover);
+    if (job->suspend)
+        *event = JOB_EVENT_SUSPEND;
+    else if (job->cancel)
+        *event = JOB_EVENT_CANCEL;
+    else if (job->diverged)
+        *event = JOB_EVENT_DIVERGED;
+    else if (job->source_failed)
+        *event = JOB_EVENT_SOURCE;
+    else if (job->pause && job->state != JOB_PAUSED)
+        *event = JOB_EVENT_PAUSE;
+    else if (!job->pause && job->state == JOB_PAUSED)
+        *event = JOB_EVENT_RESUME;
+    else if (job->copied && job->state == JOB_COPYING)
+        *event = JOB_EVENT_COPIED;
+    else if (!job->pause && mirrored)
+        *event = JOB_EVENT_SWITCH;
+    else
+        return false;
+    return true;
+}
+
+enum job_event job_next(struct job *job)
+{
+    enum job_event event;
+    pthread_mutex_lock(&job->mutex);
+    while (!pending_event(job, &event))
+        pthread_cond_wait(&job->changed, &job->mutex);
+    pthread_mutex_unlock(&job->mutex);
+    return event;
+}
+
+static struct timespec after(uint64_t delay_ns)
+{
+    uint64_t until = clock_now() + delay_ns;
+    return (struct timespec){(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
+}
+
+bool job_sleep(struct job *job, uint64_t delay_ns)
+{
+    struct timespec at = after(delay_ns);
+    pthread_mutex_lock(&job->mutex);
+    for (int error = 0; !job->suspend && !error;)
+        error = pthread_cond_timedwait(&job->changed, &job->mutex, &at);
+    bool suspend = job->suspend;
+    pthread_mutex_unlock(&job->mutex);
+    return suspend;
+}
+
+static void unpark(void *reactor)
+{
+    disk_unpark(reactor);
+}
+
+void job_unpark(struct job *job)
+{
+    for (unsigned i = 0; i < job->services.reactor_count; i++)
+        reactor_call(job->services.reactors[i], unpark, job->services.reactors[i]);
+}
+
+/* Between two attempts the job is PAUSED; 0: go on. */
+static int back_off(struct job *job, unsigned attempt)
+{
+    struct timespec at = after(BACK_OFF << attempt);
+    job_move(job, JOB_PAUSED);
+    pthread_mutex_lock(&job->mutex);
+    for (int error = 0; !job->suspend && !job->cancel && (!error || job->pause);)
+        error = job->pause ? pthread_cond_wait(&job->changed, &job->mutex)
+                           : pthread_cond_timedwait(&job->changed, &job->mutex, &at);
+    int result = job->suspend ? -ESHUTDOWN : job->cancel ? -ECANCELED : 0;
+    pthread_mutex_unlock(&job->mutex);
+    return result;
+}
+
+static int run(struct job *job)
+{
+    int result = job->services.open_disk(job->services.argument, job->node, &job->disk);
+    if (result < 0)
+        return job_fail(job, result, "the disk cannot be opened: %s", error_text(result));
+    for (unsigned attempt = 0;; attempt++) {
+        result = job_attempt(job);
+        if (result != -EAGAIN)
+            break;
+        log_warning("%s (attempt %u of %u)", job->error.text, attempt + 1, ATTEMPTS);
+        if (attempt + 1 == ATTEMPTS)
+            break;
+        result = back_off(job, attempt);
+        if (result < 0)
+            break;
+    }
+    return result;
+}
+
+/* The guest is untouched; the partial goes. What cannot go now is kept on record, as nothing to be resumed. */
+static void abandon(struct job *job)
+{
+    if (job->record.id == 0)
+        return;
+    job->record.state = JOB_RECORD_ABANDONED;
+    int error = jobs_put(job->services.catalog, &job->record);
+    if (error == 0)
+        error = jobs_abandon(job->services.catalog, &job->record);
+    if (error < 0)
+        log_warning("job %llu: the partial on datastore %s could not be removed: %s; it is removed at the next mount",
+            (unsigned long long)job->record.id, job_target(job)->name, error_text(error));
+}
+
+static void end(struct job *job, int result)
+{
+    struct job_result summary;
+    pthread_mutex_lock(&job->mutex);
+    job->took_ns = clock_now() - job->started;
+    if (result == 0)
+        job->error.text[0] = '\0';
+    pthread_mutex_unlock(&job->mutex);
+    if (result == 0)
+        job_complete(job);
+    else
+        abandon(job);
+    disk_put(job->disk);
+    job->disk = NULL;
+    job_move(job, result == 0 ? JOB_DONE : result == -ECANCELED ? JOB_CANCELLED : JOB_FAILED);
+    job_describe(job, &summary);
+    if (summary.error[0])
+        log_warning("%s", summary.error);
+    jobs_store_result(job->services.catalog, job->node, &summary);
+}
+
+static void *job_thread(void *argument)
+{
+    struct job *job = argument;
+    pthread_setname_np(pthread_self(), "job");
+    job->started = clock_now();
+    int result = run(job);
+    if (result == -ESHUTDOWN) {
+        disk_put(job->disk);
+        job->disk = NULL;
+    } else {
+        end(job, result);
+    }
+    pthread_mutex_lock(&job->mutex);
+    job->ended = true;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+    job->services.ended(job->services.argument_of_ended, job);
+    return NULL;
+}
+
+int job_start(struct job *job)
+{
+    int error = -pthread_create(&job->thread, NULL, job_thread, job);
+    job->running = error == 0;
+    return error;
+}
+
+void job_free(struct job *job)
+{
+    if (!job)
+        return;
+    if (job->running)
+        pthread_join(job->thread, NULL);
+    pthread_cond_destroy(&job->changed);
+    pthread_mutex_destroy(&job->mutex);
+    free(job);
+}
+
+uint64_t job_node(const struct job *job)
+{
+    return job->node;
+}
+
+enum job_state job_state(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    enum job_state state = job->state;
+    pthread_mutex_unlock(&job->mutex);
+    return state;
+}
+
+bool job_ended(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    bool ended = job->ended;
+    pthread_mutex_unlock(&job->mutex);
+    return ended;
+}
+
+bool job_wait(struct job *job, uint64_t delay_ns)
+{
+    struct timespec at = after(delay_ns);
+    pthread_mutex_lock(&job->mutex);
+    for (int error = 0; !job->ended && !error;)
+        error = pthread_cond_timedwait(&job->changed, &job->mutex, &at);
+    bool ended = job->ended;
+    pthread_mutex_unlock(&job->mutex);
+    return ended;
+}
+
+/* Sets a flag if the state is one of the mask. */
+static int steer(struct job *job, unsigned states, bool *flag, bool value)
+{
+    pthread_mutex_lock(&job->mutex);
+    int error = states >> job->state & 1 ? 0 : job->state == JOB_SWITCHING ? -EBUSY : -EINVAL;
+    if (error == 0)
+        *flag = value;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+    return error;
+}
+
+#define RUNNING (1u << JOB_OPENING | 1u << JOB_COPYING | 1u << JOB_MIRRORED | 1u << JOB_PAUSED)
+
+int job_cancel(struct job *job)
+{
+    return steer(job, RUNNING | 1u << JOB_QUEUED, &job->cancel, true);
+}
+
+int job_pause(struct job *job)
+{
+    return steer(job, RUNNING, &job->pause, true);
+}
+
+int job_resume(struct job *job)
+{
+    return steer(job, RUNNING, &job->pause, false);
+}
+
+int job_switchover(struct job *job)
+{
+    return steer(job, RUNNING | 1u << JOB_QUEUED, &job->switchover, true);
+}
+
+void job_suspend(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    job->suspend = true;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->mutex);
+}
+
+uint64_t job_rate(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    uint64_t rate = job->rate;
+    pthread_mutex_unlock(&job->mutex);
+    return rate;
+}

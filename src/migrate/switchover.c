@@ -1,0 +1,77 @@
+/* Switchover: nothing is held. All regions are routed, so every write goes to both legs already; then
+ *
+ *   the target is flushed · its attributes and directories are durable · COMMITTING: only both legs' word counts ·
+ *   the commit record is durable · flip: reads and writes go to the target
+ *
+ * and after it, each durable before the next: the partial gets its name, the source is removed, the record is dropped. A
+ * commit whose outcome is unknown is repeated by a new transaction while both legs go on (law 1); a death in between is
+ * decided by the record that the next worker finds. */
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/event.h"
+#include "base/log.h"
+#include "migrate/await.h"
+#include "migrate/inside.h"
+
+#define COMMIT_RETRY (500 * NS_PER_MS)
+
+static int prepare(struct job *job)
+{
+    struct image *target = mirror_target(job->mirror);
+    struct sentence why = {""};
+    event("switch-flush");
+    int error = await_io(job->reactor, target, VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
+    if (error < 0)
+        return job_fail(job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
+    event("switch-attributes");
+    error = jobs_copy_attributes(job->services.catalog, &job->record, &why);
+    if (error < 0)
+        return job_fail(job, -EAGAIN, "attributes of the target: %s", why.text[0] ? why.text : error_text(error));
+    return 0;
+}
+
+int job_switch(struct job *job)
+{
+    job_move(job, JOB_SWITCHING);
+    disk_worst(job->disk, true);
+    int error = prepare(job);
+    if (error < 0)
+        return error;
+    pthread_mutex_lock(&job->mutex);
+    bool dropped = job->diverged;
+    job->copied = false;
+    pthread_mutex_unlock(&job->mutex);
+    if (dropped)
+        return job_fail(job, -EAGAIN, "the target on datastore %s failed during the switchover", job_target(job)->name);
+    if (!mirror_commit_begin(job->mirror))
+        return 1; /* dirty again, or dropped just now: the loop hears of it */
+    event("switch-commit");
+    while ((error = jobs_commit(job->services.catalog, &job->record)) < 0) {
+        log_error("job %llu: the commit could not be recorded: %s; both legs go on, it is recorded again",
+            (unsigned long long)job->record.id, error_text(error));
+        if (job_sleep(job, COMMIT_RETRY))
+            return -ESHUTDOWN;
+    }
+    event("switch-committed");
+    disk_flip(job->disk, job->mirror);
+    jobs_flip(job->services.catalog, &job->record);
+    job_unpark(job);
+    event("switch-flipped");
+    pthread_mutex_lock(&job->mutex);
+    job->pause_ns = disk_worst(job->disk, false);
+    pthread_mutex_unlock(&job->mutex);
+    return 0;
+}
+
+void job_complete(struct job *job)
+{
+    struct sentence why = {""};
+    int error = jobs_complete(job->services.catalog, &job->record, &why);
+    if (error < 0) {
+        job_fail(job, error, "the disk is on datastore %s, but what is left on datastore %s could not be tidied up: %s; it is "
+                             "done at the next mount",
+            job_target(job)->name, job_source(job)->name, why.text[0] ? why.text : error_text(error));
+        log_warning("%s", job->error.text);
+    }
+}
