@@ -162,7 +162,12 @@ static int back_off(struct job *job, unsigned attempt)
 
 static int run(struct job *job)
 {
-    int result = job->services.open_disk(job->services.argument, job->node, &job->disk);
+    pthread_mutex_lock(&job->mutex);
+    int result = job->suspend ? -ESHUTDOWN : job->cancel ? -ECANCELED : 0;
+    pthread_mutex_unlock(&job->mutex);
+    if (result < 0)
+        return result;
+    result = job->services.open_disk(job->services.argument, job->node, &job->disk);
     if (result < 0)
         return job_fail(job, result, "the disk cannot be opened: %s", error_text(result));
     for (unsigned attempt = 0;; attempt++) {

@@ -1,0 +1,25 @@
+/* board: the jobs of a mount, at most one a disk that has not ended, and the last sentence for each disk. Starts queued jobs as the limit
+ * allows. Thread safe. */
+#pragma once
+
+#include "migrate/job.h"
+
+struct board;
+
+int board_new(struct board **out, unsigned limit);
+/* Suspends all, waits, frees. */
+void board_free(struct board *board);
+
+/* Takes the job over and starts it now or later. -EALREADY: the disk has one that has not ended (the job stays the caller's). */
+int board_add(struct board *board, struct job *job);
+/* services.ended of every job; its argument is the board. */
+void board_ended(void *board, struct job *job);
+
+/* Calls use(argument, job) with the disk's last job while it cannot go away; -ENOENT when there is none. */
+int board_with(struct board *board, uint64_t node, int (*use)(void *argument, struct job *job), void *argument);
+/* Is a job of the disk under way? */
+bool board_busy(struct board *board, uint64_t node);
+
+/* The last refusal of a disk; an empty text forgets it. -ENOENT: none. */
+void board_note(struct board *board, uint64_t node, const struct sentence *sentence);
+int board_noted(struct board *board, uint64_t node, struct sentence *out);

@@ -1,0 +1,97 @@
+#include "control/command.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "config.h"
+
+int command_text(const char *value, size_t size, char out[COMMAND_MAX + 1], struct sentence *why)
+{
+    if (size == 0)
+        return refuse(why, -EINVAL, "the value is empty");
+    if (size > COMMAND_MAX)
+        return refuse(why, -EINVAL, "the value has %zu bytes; at most %d are understood", size, COMMAND_MAX);
+    for (size_t i = 0; i < size; i++)
+        if (!isprint((unsigned char)value[i]))
+            return refuse(why, -EINVAL, "the value is no text: byte %zu is 0x%02x", i, (unsigned char)value[i]);
+    memcpy(out, value, size);
+    out[size] = '\0';
+    return 0;
+}
+
+static int find_datastore(struct catalog *catalog, const char *name, unsigned *index)
+{
+    for (unsigned i = 0; i < catalog_datastore_count(catalog); i++)
+        if (strcmp(catalog_datastore(catalog, i)->name, name) == 0) {
+            *index = i;
+            return 0;
+        }
+    return -ENODEV;
+}
+
+static int parse_format(const char *value, struct job_request *out, struct sentence *why)
+{
+    static const char *const formats[] = {"same", "thin", "thick"};
+    for (unsigned i = 0; i < 3; i++)
+        if (strcmp(value, formats[i]) == 0) {
+            out->format = (enum job_format)i;
+            return 0;
+        }
+    return refuse(why, -EINVAL, "format=%s is none of same, thin, thick", value);
+}
+
+static int parse_option(char *option, struct job_request *out, struct sentence *why)
+{
+    static const char *const later[] = {"verify", "keep", "rescue", "latency", "deadline"};
+    char *value = strchr(option, '=');
+    if (value)
+        *value++ = '\0';
+    for (unsigned i = 0; i < sizeof(later) / sizeof(*later); i++)
+        if (strcmp(option, later[i]) == 0)
+            return refuse(why, -EOPNOTSUPP, "the option %s is not available yet", option);
+    if (value && strcmp(option, "format") == 0)
+        return parse_format(value, out, why);
+    if (value && strcmp(option, "rate") == 0)
+        return config_parse_size(value, &out->rate) < 0 ? refuse(why, -EINVAL, "rate=%s is no rate, as 200M", value) : 0;
+    if (value && strcmp(option, "switchover") == 0) {
+        out->manual = strcmp(value, "manual") == 0;
+        return out->manual || strcmp(value, "auto") == 0
+            ? 0
+            : refuse(why, -EINVAL, "switchover=%s is none of auto, manual", value);
+    }
+    return refuse(why, -EINVAL, "unknown option \"%s\"", option);
+}
+
+int command_parse_migrate(struct catalog *catalog, const char *text, struct job_request *out, struct sentence *why)
+{
+    char copy[COMMAND_MAX + 1], *rest = copy;
+    *out = (struct job_request){.target = 0};
+    strncpy(copy, text, COMMAND_MAX);
+    copy[COMMAND_MAX] = '\0';
+    strcpy(out->text, copy);
+    char *target = strsep(&rest, ",");
+    if (find_datastore(catalog, target, &out->target) < 0)
+        return refuse(why, -ENODEV, "there is no datastore \"%s\"", target);
+    for (char *option; (option = strsep(&rest, ","));) {
+        int error = parse_option(option, out, why);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+int command_parse_control(const char *text, enum command_verb *out, struct sentence *why)
+{
+    static const char *const verbs[] = {"cancel", "pause", "resume", "switchover"};
+    static const char *const later[] = {"verify", "undo", "release"};
+    for (unsigned i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+        if (strcmp(text, verbs[i]) == 0) {
+            *out = (enum command_verb)i;
+            return 0;
+        }
+    for (unsigned i = 0; i < sizeof(later) / sizeof(*later); i++)
+        if (strcmp(text, later[i]) == 0)
+            return refuse(why, -EOPNOTSUPP, "%s is not available yet", text);
+    return refuse(why, -EINVAL, "\"%s\" is none of cancel, pause, resume, switchover", text);
+}
