@@ -1,0 +1,395 @@
+/* The laws of the data path, on puppet images: an io stays in flight until the test ends it. */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "io/datastore.h"
+#include "io/disk.h"
+#include "io/mirror.h"
+
+#define SIZE (4 * REGION_SIZE)
+
+/* ---- puppets ---- */
+
+struct puppet {
+    struct image image;
+    struct io *in_flight[16];
+    int count;
+    bool closed;
+};
+
+static void puppet_submit(struct image *image, struct io *io)
+{
+    struct puppet *puppet = container_of(image, struct puppet, image);
+    puppet->in_flight[puppet->count++] = io;
+}
+
+static void puppet_close(struct image *image)
+{
+    container_of(image, struct puppet, image)->closed = true;
+}
+
+static void (*fenced_call)(void *argument);
+static void *fenced_argument;
+
+static void puppet_fence(struct image *image, void (*fenced)(void *argument), void *argument)
+{
+    fenced_call = fenced;
+    fenced_argument = argument;
+}
+
+static const struct image_ops puppet_ops = {puppet_submit, puppet_fence, puppet_close};
+static struct datastore store;
+static struct puppet source, target;
+static struct disk *disk;
+static struct mirror *mirror;
+static struct reactor *reactor;
+static int drops, drop_error;
+
+static void puppet_init(struct puppet *puppet)
+{
+    memset(puppet, 0, sizeof(*puppet));
+    image_init(&puppet->image, &puppet_ops, &store, SIZE);
+    puppet->image.limits = (struct image_limits){512, 1 << 20, true, true, true, true};
+}
+
+static void diverged(void *job, struct extent extent, enum verb verb, int error)
+{
+    drops++;
+    drop_error = error;
+}
+
+static const struct mirror_hooks hooks = {.diverged = diverged};
+
+static void setup(void)
+{
+    store.timeout_ns = 150000000;
+    strcpy(store.name, "store");
+    cr_assert_eq(pool_open(&store.pool, "store", 2), 0);
+    cr_assert_eq(reactor_start(&reactor, 0), 0);
+    puppet_init(&source);
+    puppet_init(&target);
+    cr_assert_eq(disk_new(&disk, 7, &source.image), 0);
+    cr_assert_eq(mirror_new(&mirror, &target.image, SIZE, 50000000, &hooks, &drops), 0);
+    cr_assert_eq(disk_attach(disk, mirror), 0);
+}
+
+TestSuite(disk, .init = setup, .timeout = 30);
+
+/* ---- requests ---- */
+
+struct asked {
+    struct disk_io io;
+    struct iovec iov;
+    bool answered, released;
+};
+
+static uint8_t memory[1 << 20];
+
+static void answered(struct disk_io *io)
+{
+    container_of(io, struct asked, io)->answered = true;
+}
+
+static void released(struct disk_io *io)
+{
+    container_of(io, struct asked, io)->released = true;
+}
+
+static void submit_here(void *argument)
+{
+    struct asked *asked = argument;
+    disk_submit(disk, &asked->io);
+}
+
+static void ask(struct asked *asked, enum verb verb, uint64_t start, uint64_t end)
+{
+    memset(asked, 0, sizeof(*asked));
+    asked->iov = (struct iovec){memory, verb == VERB_READ || verb == VERB_WRITE ? end - start : 0};
+    asked->io = (struct disk_io){.verb = verb, .extent = {start, end}, .iov = &asked->iov, .iov_count = 1,
+        .answered = answered, .released = released};
+    reactor_call(reactor, submit_here, asked);
+}
+
+static void nothing(void *argument)
+{
+}
+
+/* Ends the oldest io of the puppet and lets the reactor digest it. */
+static void end(struct puppet *puppet, int result)
+{
+    cr_assert_gt(puppet->count, 0, "nothing is in flight");
+    struct io *io = puppet->in_flight[0];
+    memmove(puppet->in_flight, puppet->in_flight + 1, sizeof(io) * (size_t)--puppet->count);
+    io_finish(io, result);
+    for (int i = 0; i < 4; i++)
+        reactor_call(reactor, nothing, NULL);
+}
+
+static void expire(void *argument)
+{
+    disk_expire(reactor);
+}
+
+static void wait_and_expire(useconds_t us)
+{
+    usleep(us);
+    reactor_call(reactor, expire, NULL);
+}
+
+static void unpark(void *argument)
+{
+    disk_unpark(reactor);
+}
+
+static void route_all(void)
+{
+    mirror_set_routed(mirror, (struct extent){0, SIZE});
+}
+
+/* ---- tests ---- */
+
+Test(disk, a_write_to_a_region_not_copied_goes_to_the_truth_alone)
+{
+    struct asked w;
+    ask(&w, VERB_WRITE, 0, 4096);
+    cr_expect(source.count == 1 && target.count == 0);
+    end(&source, 0);
+    cr_expect(w.answered && w.released && w.io.result == 0);
+}
+
+Test(disk, law_8_a_mirrored_write_is_acknowledged_by_both)
+{
+    struct asked w;
+    route_all();
+    ask(&w, VERB_WRITE, 0, 4096);
+    cr_expect(source.count == 1 && target.count == 1);
+    end(&source, 0);
+    cr_expect(!w.answered);
+    end(&target, 0);
+    cr_expect(w.answered && w.io.result == 0);
+    cr_expect_eq(mirror_written(mirror), 4096);
+}
+
+Test(disk, law_5_overlapping_writes_reach_both_legs_in_one_order)
+{
+    struct asked first, second;
+    route_all();
+    ask(&first, VERB_WRITE, 0, 4096);
+    ask(&second, VERB_WRITE, 512, 1024);
+    cr_expect(source.count == 1 && target.count == 1, "the second waits for both legs of the first");
+    end(&source, 0);
+    cr_expect_eq(source.count, 0, "the target has not had the first one yet");
+    end(&target, 0);
+    cr_expect(source.count == 1 && target.count == 1);
+    end(&source, 0);
+    end(&target, 0);
+    cr_expect(first.released && second.released);
+}
+
+Test(disk, law_13_a_failing_target_does_not_hurt_the_guest)
+{
+    struct asked w, next;
+    route_all();
+    ask(&w, VERB_WRITE, 0, 4096);
+    end(&target, -ENOSPC);
+    end(&source, 0);
+    cr_expect(w.answered && w.io.result == 0);
+    cr_expect(drops == 1 && drop_error == -ENOSPC);
+    ask(&next, VERB_WRITE, 0, 4096);
+    cr_expect(source.count == 1 && target.count == 0, "a dropped target is sent nothing");
+    end(&source, 0);
+    cr_expect_eq(next.io.result, 0);
+}
+
+Test(disk, law_13_and_7_a_hung_target_costs_its_timeout_and_keeps_the_payload)
+{
+    struct asked w, next;
+    route_all();
+    ask(&w, VERB_WRITE, 0, 4096);
+    end(&source, 0);
+    wait_and_expire(20000);
+    cr_expect(!w.answered);
+    wait_and_expire(60000);
+    cr_expect(w.answered && w.io.result == 0 && drop_error == -ETIMEDOUT);
+    cr_expect(!w.released, "the target may still read the payload");
+    ask(&next, VERB_WRITE, 0, 4096);
+    cr_expect_eq(source.count, 1, "the disk goes on");
+    end(&source, 0);
+    end(&target, 0);
+    cr_expect(w.released);
+}
+
+Test(disk, law_6_a_ghost_keeps_its_lock)
+{
+    struct asked ghost, next, elsewhere;
+    ask(&ghost, VERB_WRITE, 0, 4096);
+    wait_and_expire(200000);
+    cr_expect(ghost.answered && ghost.io.result == -EIO && !ghost.released);
+    ask(&next, VERB_WRITE, 0, 512);
+    ask(&elsewhere, VERB_WRITE, 8192, 12288);
+    cr_expect_eq(source.count, 2, "a write over the ghost would race with it; another one must not wait");
+    end(&source, 0);
+    cr_expect(ghost.released);
+    cr_expect_eq(source.count, 2, "the ghost has landed");
+}
+
+Test(disk, a_request_that_waits_for_a_ghost_ends_in_time_too)
+{
+    struct asked ghost, waiting;
+    ask(&ghost, VERB_WRITE, 0, 4096);
+    ask(&waiting, VERB_WRITE, 0, 4096);
+    wait_and_expire(200000);
+    cr_expect(ghost.answered && waiting.answered && waiting.io.result == -EIO && waiting.released);
+    end(&source, 0);
+    cr_expect_eq(source.count, 0, "what was given up while it waited is never sent");
+}
+
+Test(disk, law_6_ghosts_of_a_dead_worker_are_fenced_first)
+{
+    struct asked w;
+    disk_detach(disk, mirror);
+    disk_add_ghost(disk, (struct extent){0, 4096});
+    ask(&w, VERB_WRITE, 0, 4096);
+    cr_expect_eq(source.count, 0);
+    fenced_call(fenced_argument);
+    reactor_call(reactor, nothing, NULL);
+    cr_expect_eq(source.count, 1);
+    end(&source, 0);
+}
+
+Test(disk, law_1_while_the_commit_is_unknown_only_both_legs_count)
+{
+    struct asked failed, kept;
+    route_all();
+    cr_assert(mirror_commit_begin(mirror));
+    ask(&failed, VERB_WRITE, 0, 4096);
+    ask(&kept, VERB_WRITE, 4096, 8192);
+    end(&source, 0);
+    end(&target, -EIO);
+    cr_expect(!failed.answered && drops == 0, "neither answer is right yet, and the target must not be dropped");
+    end(&source, -EIO);
+    end(&target, 0);
+    cr_expect(!kept.answered);
+    disk_flip(disk, mirror);
+    reactor_call(reactor, unpark, NULL);
+    cr_expect(failed.answered && failed.io.result == -EIO, "the target is the truth");
+    cr_expect(kept.answered && kept.io.result == 0);
+}
+
+Test(disk, law_1_a_commit_that_did_not_happen_leaves_the_source_the_truth)
+{
+    struct asked failed;
+    route_all();
+    cr_assert(mirror_commit_begin(mirror));
+    ask(&failed, VERB_WRITE, 0, 4096);
+    end(&source, 0);
+    end(&target, -EIO);
+    wait_and_expire(60000);
+    cr_expect(!failed.answered, "no target-timeout while the commit is unknown");
+    mirror_commit_failed(mirror);
+    reactor_call(reactor, unpark, NULL);
+    cr_expect(failed.answered && failed.io.result == 0 && drops == 1);
+}
+
+Test(disk, a_commit_waits_for_every_region)
+{
+    cr_expect(!mirror_commit_begin(mirror));
+    route_all();
+    cr_expect(mirror_commit_begin(mirror));
+}
+
+Test(disk, a_read_after_the_flip_waits_for_a_write_that_was_sent_to_both)
+{
+    struct asked w, r;
+    route_all();
+    cr_assert(mirror_commit_begin(mirror));
+    ask(&w, VERB_WRITE, 0, 4096);
+    end(&source, 0);
+    disk_flip(disk, mirror);
+    ask(&r, VERB_READ, 0, 4096);
+    cr_expect_eq(target.count, 1, "else it could see the old bytes after a read from the source saw the new ones");
+    cr_expect(!disk_mirror_idle(disk, mirror));
+    end(&target, 0);
+    cr_expect(w.answered);
+    cr_expect_eq(target.count, 1);
+    end(&target, 0);
+    cr_expect(r.answered && r.io.result == 0);
+    cr_expect(disk_mirror_idle(disk, mirror));
+}
+
+Test(disk, after_the_flip_a_hung_source_is_not_waited_for)
+{
+    struct asked w, next;
+    route_all();
+    cr_assert(mirror_commit_begin(mirror));
+    ask(&w, VERB_WRITE, 0, 4096);
+    disk_flip(disk, mirror);
+    end(&target, 0);
+    cr_expect(w.answered && w.io.result == 0 && !w.released);
+    ask(&next, VERB_WRITE, 0, 4096);
+    cr_expect(target.count == 1 && source.count == 1);
+    end(&target, 0);
+    end(&source, 0);
+    cr_expect(next.released && w.released);
+}
+
+Test(disk, a_source_that_fails_leaves_the_region_to_be_copied_again)
+{
+    struct asked w;
+    route_all();
+    cr_expect_eq(mirror_unrouted(mirror), 0);
+    ask(&w, VERB_WRITE, REGION_SIZE, REGION_SIZE + 4096);
+    end(&source, -EIO);
+    end(&target, 0);
+    cr_expect(w.answered && w.io.result == -EIO && drops == 0);
+    cr_expect_eq(mirror_next_unrouted(mirror, 0), 1);
+}
+
+Test(disk, a_resize_goes_to_the_truth_first)
+{
+    struct asked r, w;
+    ask(&r, VERB_RESIZE, 0, SIZE / 2);
+    cr_expect(source.count == 1 && target.count == 0);
+    ask(&w, VERB_WRITE, SIZE - 4096, SIZE);
+    cr_expect_eq(source.count, 1, "a write past the new end waits");
+    end(&source, 0);
+    cr_expect_eq(target.count, 1);
+    end(&target, 0);
+    cr_expect(r.answered && r.io.result == 0);
+    cr_expect_eq(disk_size(disk), SIZE / 2);
+}
+
+Test(disk, a_resize_that_the_truth_refuses_never_reaches_the_target)
+{
+    struct asked r;
+    ask(&r, VERB_RESIZE, 0, SIZE * 2);
+    end(&source, -ENOSPC);
+    cr_expect(r.answered && r.io.result == -ENOSPC);
+    cr_expect(target.count == 0 && drops == 0);
+}
+
+Test(disk, what_grows_past_the_end_is_mirrored_at_once)
+{
+    struct asked w;
+    ask(&w, VERB_WRITE, SIZE + REGION_SIZE, SIZE + REGION_SIZE + 4096);
+    cr_expect(source.count == 1 && target.count == 1);
+    cr_expect_eq(mirror_regions(mirror), SIZE / REGION_SIZE + 2);
+    cr_expect_eq(mirror_unrouted(mirror), SIZE / REGION_SIZE, "what lies between is empty on both legs");
+    end(&source, 0);
+    end(&target, 0);
+    cr_expect(w.answered);
+}
+
+Test(disk, law_4_what_was_written_through_the_mirror_is_no_hole)
+{
+    struct asked w;
+    struct extent first = {0, REGION_SIZE}, second = {REGION_SIZE, 2 * REGION_SIZE};
+    mirror_set_routed(mirror, first);
+    ask(&w, VERB_WRITE, REGION_SIZE - 4096, REGION_SIZE + 4096);
+    cr_expect_eq(target.count, 1);
+    cr_expect(mirror_touched(mirror, first) && mirror_touched(mirror, second));
+    end(&source, 0);
+    end(&target, 0);
+}
