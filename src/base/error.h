@@ -1,6 +1,7 @@
 /* Errors: a negative errno for the program, a sentence for the person. */
 #pragma once
 
+#include <errno.h>
 #include <stdarg.h>
 
 #define SENTENCE_MAX 512

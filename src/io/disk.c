@@ -71,6 +71,11 @@ void disk_put(struct disk *disk)
     free(disk);
 }
 
+unsigned disk_references(struct disk *disk)
+{
+    return atomic_load(&disk->references);
+}
+
 uint64_t disk_id(const struct disk *disk)
 {
     return disk->id;

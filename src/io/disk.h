@@ -51,6 +51,9 @@ struct disk *disk_get(struct disk *disk);
 /* The last put, with no request in flight, closes the image on its datastore's pool. */
 void disk_put(struct disk *disk);
 
+/* How many hold the disk; 1: the caller alone (and nobody can come but through him). */
+unsigned disk_references(struct disk *disk);
+
 uint64_t disk_id(const struct disk *disk);
 uint64_t disk_size(struct disk *disk);
 
