@@ -4,5 +4,12 @@
 #include "io/datastore.h"
 
 extern const struct datastore_ops backend_local;  /* local:/dir */
-extern const struct datastore_ops backend_memory; /* memory: */
+extern const struct datastore_ops backend_memory; /* memory: or memory:SIZE, e.g. memory:64M; gone when it is closed */
 extern const struct datastore_ops backend_fault;  /* fault:URL-of-any-other; rules in the datastore's faults file */
+
+/* What fault: may wrap; NULL-terminated. */
+extern const struct datastore_ops *const backend_wrappable[];
+
+/* Overlapping requests in flight on one image, both of which change bytes, that "any check" rules saw in this
+ * process. */
+unsigned backend_fault_overlaps(void);

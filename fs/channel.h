@@ -14,5 +14,8 @@ void channel_stop(struct channel *channel);
 /* Requests that are not released yet. Any thread. */
 unsigned channel_active(const struct channel *channel);
 
+/* The kernel has closed the connection: nothing comes any more. Any thread. */
+bool channel_gone(const struct channel *channel);
+
 /* After the reactor has ended or channel_active is 0. */
 void channel_free(struct channel *channel);

@@ -14,5 +14,7 @@ struct filesystem {
     unsigned reactor_count;
     struct pool *pool; /* calls that touch several datastores */
     struct open_files *files; /* fs/open.c: disks by node id, with what is opening */
+    struct handlers *handlers; /* fs/handlers.h: what else the handlers share */
     int notify_fd; /* /dev/fuse, for notifications */
+    int gone_fd;   /* eventfd: a channel found that the mount is gone; -1: nobody asks */
 };

@@ -22,12 +22,17 @@ struct request {
     struct channel *channel;
     struct slot *slot;
     unsigned slot_index;
-    bool retry; /* executed before, by a worker that died */
-    bool answered;
+    bool retry;    /* executed before, by a worker that died */
+    bool answered; /* a reply was written: the handler's, or the -EIO of a timeout */
+    bool finished; /* the handler has answered: released when holds is 0 */
     unsigned holds;   /* references beside the channel's; own reactor only */
     uint64_t started; /* clock_now() */
     uint64_t timeout; /* 0: none; else the channel answers -EIO when it is over, and what goes on is a ghost */
     int accounted;    /* datastore index whose budget it is counted on, -1: none */
+    _Atomic int blocking; /* request_block's call: enum request_call; one that has not begun when the time is over is not made */
+    struct list buffer_link; /* among those that wait for a buffer */
+    size_t buffer_length;
+    void (*buffer_again)(struct request *);
 
     const struct fuse_in_header *in;
     const void *body; /* what follows fuse_in_header; linear except for WRITE's data */
@@ -71,7 +76,12 @@ void request_no_reply(struct request *request);
 void request_hold(struct request *request);
 void request_drop(struct request *request);
 
-/* Runs call on the pool, then after on the reactor; holds in between. timeout is set from the datastore's. */
+/* Counts the request on a datastore's budget and gives it that datastore's timeout. False: the datastore is stalled and has
+ * its share of slots or chunks already (law 14): the handler answers -EIO at once. Before anything is sent to it. */
+bool request_account(struct request *request, unsigned datastore) __attribute__((warn_unused_result));
+
+/* Runs call on the pool, then after on the reactor; holds in between. Accounts the request; when its datastore is over its
+ * budget, or the time is over before the call began, call is not made and after gets -EIO. */
 void request_block(struct request *request, struct datastore *datastore, int (*call)(struct request *),
     void (*after)(struct request *, int error));
 
@@ -79,8 +89,9 @@ void request_block(struct request *request, struct datastore *datastore, int (*c
 void request_block_control(struct request *request, int (*call)(struct request *),
     void (*after)(struct request *, int error));
 
-/* Memory for a READ's data of length bytes: request->data; the slot's own page or chunks of the arena. False: none now; then
- * again is called on the reactor when there are. */
+/* Memory for a reply's data of length bytes (at most MAX_WRITE): request->data; the slot's own page or chunks of the arena.
+ * False: none now; then again is called on the reactor when there is some, even when a timeout has answered meanwhile: again
+ * calls request_buffer once more, gets it, and goes on as ever. */
 bool request_buffer(struct request *request, size_t length, void (*again)(struct request *));
 
 struct origin request_origin(const struct request *request);

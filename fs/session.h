@@ -70,7 +70,11 @@ struct session_head {
     struct fuse_init_out init_out;
     _Atomic uint64_t generation; /* workers started */
     _Atomic uint64_t stopping;   /* the keeper wants a clean end */
-    _Atomic uint64_t heartbeat;  /* the worker's, clock_now() */
+    _Atomic uint64_t heartbeat;  /* the worker's, clock_now(); stands still when a reactor does */
+    _Atomic uint64_t served;     /* a worker has served since the mount: the datastores were scanned */
+    _Atomic uint64_t handle_hint, handle_top; /* where a free handle may be; none was ever used from top on */
+    _Atomic uint32_t slots_used[REACTORS_MAX]; /* no slot was ever used from there on: who looks at all slots stops here (a look
+                                                  at a page that was never used would make one) */
 };
 
 struct session {
@@ -83,6 +87,8 @@ struct session {
 int session_create(struct session *session, unsigned reactors, uint64_t buffers_per_reactor);
 int session_map(struct session *session, int fd);
 void session_unmap(struct session *session);
+/* Keeper: forgets all but the head's page, so that locking the keeper's memory does not lock the buffers. */
+void session_keep_head(struct session *session);
 
 struct slot *session_slot(const struct session *session, unsigned reactor, unsigned index);
 uint8_t *session_chunk(const struct session *session, unsigned reactor, unsigned index);

@@ -86,6 +86,17 @@ static inline int entry_trouble(const struct entry *entry)
     return entry->trouble != TROUBLE_NONE ? -EIO : 0;
 }
 
+/* What a job means for a change of its node's name. */
+enum job_way {
+    JOB_CLEAR,  /* nothing */
+    JOB_WAIT,   /* its commit or its completion is under way: hold_wait and look again */
+    JOB_SETTLE, /* committed: jobs_settle first, without a hold */
+};
+enum job_way job_way(struct catalog *catalog, uint64_t node);
+int jobs_settle(struct catalog *catalog, uint64_t node);
+/* With the tree's mutex; NULL: none. */
+struct job *job_of_node(struct catalog *catalog, uint64_t node);
+
 /* A call by path on one node: waits until nobody owns it, then uses it. */
 struct visit {
     struct hold hold;

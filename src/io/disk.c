@@ -122,18 +122,18 @@ static bool needs_lock(struct disk_io *io, bool mirrored, struct lock_request *l
     switch (io->verb) {
     case VERB_READ:
     case VERB_MAP:
-        lock->mode = LOCK_READ;
+        lock->mode = LOCK_MODE_READ;
         return mirrored;
     case VERB_FLUSH:
         return false;
     case VERB_WRITE:
     case VERB_ZERO:
     case VERB_ALLOCATE:
-        lock->mode = LOCK_WRITE;
+        lock->mode = LOCK_MODE_WRITE;
         return true;
     case VERB_RESIZE: {
         uint64_t size = disk_size(io->disk);
-        lock->mode = LOCK_WRITE;
+        lock->mode = LOCK_MODE_WRITE;
         lock->extent = (struct extent){size < io->extent.end ? size : io->extent.end, UINT64_MAX};
         return true;
     }
@@ -408,7 +408,7 @@ void disk_add_ghost(struct disk *disk, struct extent extent)
         abort(); /* a lost ghost loses data; the next worker tries again */
     ghost->disk = disk_get(disk);
     ghost->truth = disk_truth(disk);
-    ghost->lock.mode = LOCK_WRITE;
+    ghost->lock.mode = LOCK_MODE_WRITE;
     ghost->lock.extent = extent;
     ghost->lock.granted = ghost_granted;
     if (region_lock_acquire(&disk->lock, &ghost->lock))

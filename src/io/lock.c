@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 static const bool waits_for[3][3] = {
-    [LOCK_READ] = {[LOCK_WRITE] = true},
-    [LOCK_WRITE] = {[LOCK_WRITE] = true, [LOCK_COPY] = true},
-    [LOCK_COPY] = {[LOCK_WRITE] = true, [LOCK_COPY] = true},
+    [LOCK_MODE_READ] = {[LOCK_MODE_WRITE] = true},
+    [LOCK_MODE_WRITE] = {[LOCK_MODE_WRITE] = true, [LOCK_MODE_COPY] = true},
+    [LOCK_MODE_COPY] = {[LOCK_MODE_WRITE] = true, [LOCK_MODE_COPY] = true},
 };
 
 static struct lock_request *request_of(struct list *link)
@@ -84,7 +84,7 @@ bool region_lock_busy(struct region_lock *lock, struct extent extent)
     pthread_mutex_lock(&lock->mutex);
     list_for_each (link, &lock->requests) {
         struct lock_request *request = request_of(link);
-        busy = busy || (request->mode != LOCK_READ && extent_overlaps(request->extent, extent));
+        busy = busy || (request->mode != LOCK_MODE_READ && extent_overlaps(request->extent, extent));
     }
     pthread_mutex_unlock(&lock->mutex);
     return busy;

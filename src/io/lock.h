@@ -14,7 +14,7 @@
 #include "io/extent.h"
 #include "io/reactor.h"
 
-enum lock_mode { LOCK_READ, LOCK_WRITE, LOCK_COPY };
+enum lock_mode { LOCK_MODE_READ, LOCK_MODE_WRITE, LOCK_MODE_COPY };
 
 struct region_lock {
     pthread_mutex_t mutex;

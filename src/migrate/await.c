@@ -118,7 +118,7 @@ static void attach_start(struct task *task)
 {
     struct wait *wait = container_of(task, struct wait, task);
     wait->tail = (struct lock_request){
-        .mode = LOCK_COPY, .extent = {disk_size(wait->disk), UINT64_MAX}, .granted = attach_granted};
+        .mode = LOCK_MODE_COPY, .extent = {disk_size(wait->disk), UINT64_MAX}, .granted = attach_granted};
     if (region_lock_acquire(disk_lock(wait->disk), &wait->tail))
         attach_granted(&wait->tail);
 }

@@ -303,7 +303,7 @@ static void unit_start(struct unit *unit, struct extent extent, bool hole)
     unit->tries = 0;
     unit->narrow = false;
     unit->position = 0;
-    unit->lock = (struct lock_request){.mode = LOCK_COPY, .extent = extent, .granted = unit_granted};
+    unit->lock = (struct lock_request){.mode = LOCK_MODE_COPY, .extent = extent, .granted = unit_granted};
     if (region_lock_acquire(disk_lock(copier->options.disk), &unit->lock))
         unit_next(unit);
 }
@@ -383,7 +383,7 @@ static void finish(struct copier *copier)
     copier->references++;
     copier->finishing = true;
     copier->tail = (struct lock_request){
-        .mode = LOCK_COPY, .extent = {source < target ? source : target, UINT64_MAX}, .granted = finish_granted};
+        .mode = LOCK_MODE_COPY, .extent = {source < target ? source : target, UINT64_MAX}, .granted = finish_granted};
     if (region_lock_acquire(disk_lock(copier->options.disk), &copier->tail))
         finish_granted(&copier->tail);
 }
@@ -408,7 +408,8 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
     uint64_t region = mirror_next_unrouted(copier->options.mirror, copier->cursor);
     uint64_t start = region * REGION_SIZE;
     if (region == mirror_regions(copier->options.mirror)) {
-        copier->cursor = 0;
+        /* What is in flight is not routed yet: the next pass begins when this one is over. */
+        copier->cursor = copier->busy ? region : 0;
         copier->known = (struct extent){0, 0};
         return false;
     }

@@ -1,8 +1,8 @@
 """The calls that a parity case may make: one function per system call, by name, in TABLE.
 
-Each takes what the kernel takes, returns what the kernel returns, and raises OSError with the kernel's errno. Nothing here retries,
-follows up or hides a result (Python's own wrappers do for getxattr, mmap and readdir, so those go through ctypes). The table is what
-notice.py bends to prove that a wrong answer is noticed.
+Each takes what the kernel takes, returns what the kernel returns, and raises OSError with the kernel's errno. Nothing
+here retries, follows up or hides a result (Python's own wrappers do for getxattr, mmap and readdir, so those go through
+ctypes). The table is what notice.py bends to prove that a wrong answer is noticed.
 """
 import ctypes
 import fcntl
@@ -10,12 +10,13 @@ import mmap as pymmap
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 
 libc = ctypes.CDLL(None, use_errno=True)
-for _name in ('lseek', 'telldir', 'getxattr', 'lgetxattr', 'fgetxattr', 'listxattr', 'llistxattr', 'mmap', 'readlink', 'syscall',
-              'splice', 'copy_file_range'):
+for _name in ('lseek telldir getxattr lgetxattr fgetxattr listxattr llistxattr mmap readlink syscall splice '
+              'copy_file_range').split():
     getattr(libc, _name).restype = ctypes.c_long
 libc.opendir.restype = ctypes.c_void_p
 libc.fdopendir.restype = ctypes.c_void_p
@@ -31,7 +32,11 @@ FLOCK = '@hhqqi4x'
 
 
 class Fd(int):
-    """A descriptor that remembers its name; -1 when the open failed, so that the calls after it are still made."""
+    """A descriptor that remembers its name. After a failed open it is a number that nothing has, so the calls after it
+    give EBADF.
+    """
+
+    NONE = 0x7ffffff0
 
     def __new__(cls, number, name='?'):
         self = int.__new__(cls, number)
@@ -55,7 +60,12 @@ def _path(path):
 
 
 def open_(path, flags, mode=0o644, at=None):
-    return Fd(os.open(path, flags, mode, dir_fd=at), os.fsdecode(path)[-24:])
+    return Fd(os.open(path, flags, mode, dir_fd=at), name_of(path))
+
+
+def name_of(opened):
+    """The name of the descriptor that comes of opening a path or of duplicating a descriptor."""
+    return opened.name + "'" if isinstance(opened, Fd) else os.fsdecode(opened)[-24:]
 
 
 def close(fd):
@@ -63,7 +73,7 @@ def close(fd):
 
 
 def dup(fd):
-    return Fd(os.dup(fd), getattr(fd, 'name', '?') + "'")
+    return Fd(os.dup(fd), name_of(fd))
 
 
 def read(fd, count):
@@ -179,7 +189,9 @@ def poke(address, data):
 
 
 def aio(fd, operations):
-    """Submits Linux AIO as QEMU's aio=native does: [('write', data, offset) | ('read', size, offset) | ('sync',)], one at a time."""
+    """Submits Linux AIO as QEMU's aio=native does: [('write', data, offset) | ('read', size, offset) | ('sync',)], one
+    at a time.
+    """
     context = ctypes.c_ulong(0)
     _checked(libc.syscall(_long(206), _long(8), ctypes.byref(context)))
     answers = []
@@ -191,7 +203,8 @@ def aio(fd, operations):
             address = ctypes.addressof(ctypes.c_char.from_buffer(room)) if rest else 0
             opcode = {'read': 0, 'write': 1, 'sync': 3}[kind]
             block = ctypes.create_string_buffer(struct.pack('=QIiHhIQQqQII', 0, 0, 0, opcode, 0, int(fd), address,
-                                                            len(room) if rest else 0, rest[1] if rest else 0, 0, 0, 0), 64)
+                                                            len(room) if rest else 0, rest[1] if rest else 0, 0, 0, 0),
+                                                64)
             blocks = (ctypes.c_void_p * 1)(ctypes.addressof(block))
             _checked(libc.syscall(_long(209), context, _long(1), blocks))
             event = ctypes.create_string_buffer(32)
@@ -242,8 +255,9 @@ def fchown(fd, uid, gid):
 def utimensat(path, atime, mtime, flags=0):
     """atime and mtime are (seconds, nanoseconds); None for both means now. An Fd as path means futimens."""
     times = None if atime is None else (ctypes.c_long * 4)(*atime, *mtime)
-    where, name = (int(path), None) if isinstance(path, int) else (AT_FDCWD, _path(path))
-    return _checked(libc.utimensat(where, name, times, flags))
+    if isinstance(path, int):
+        return _checked(libc.futimens(int(path), times))
+    return _checked(libc.utimensat(AT_FDCWD, _path(path), times, flags))
 
 
 def times_ns(path):
@@ -294,7 +308,8 @@ def symlink(target, path):
 
 def readlink(path, size=4096):
     room = ctypes.create_string_buffer(size)
-    return room.raw[:_checked(libc.readlink(_path(path), room, ctypes.c_size_t(size)))]
+    got = _checked(libc.readlink(_path(path), room, ctypes.c_size_t(size)))
+    return room.raw[:got]
 
 
 def mkfifo(path, mode=0o644):
@@ -374,7 +389,8 @@ def getxattr(path, name, size=65536, follow=True):
 
 def fgetxattr(fd, name, size=65536):
     room = ctypes.create_string_buffer(size)
-    return room.raw[:_checked(libc.fgetxattr(int(fd), _path(name), room, ctypes.c_size_t(size)))]
+    got = _checked(libc.fgetxattr(int(fd), _path(name), room, ctypes.c_size_t(size)))
+    return room.raw[:got]
 
 
 def listxattr(path, size=65536):
@@ -402,7 +418,9 @@ def lock(fd, command, kind, start, length):
         return None
     got, _, start, length, pid = struct.unpack(FLOCK, packed)
     owner = {-1: 'OFD', 0: 'nobody'}.get(pid, 'a process')
-    return 'free' if got == fcntl.F_UNLCK else f'{[k for k, v in kinds.items() if v == got][0]} {start}+{length} of {owner}'
+    if got == fcntl.F_UNLCK:
+        return 'free'
+    return f'{next(name for name, value in kinds.items() if value == got)} {start}+{length} of {owner}'
 
 
 def flock(fd, operation):
@@ -439,6 +457,11 @@ def execute(path):
     return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(path, [path], {}), 0)[1])
 
 
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True, errors='backslashreplace')
+    return f'exit {done.returncode}' + (f': {done.stderr.strip()}' if done.stderr else '')
+
+
 def settle():
     """Lets the kernel's coarse clock tick, so that a time that is set again can be seen to have changed."""
     time.sleep(0.012)
@@ -446,9 +469,10 @@ def settle():
 
 _OWN = sys.modules[__name__]
 TABLE = {name: getattr(_OWN, name) for name in (
-    'close dup read write pread pwrite readv writev preadv pwritev dread dwrite lseek truncate ftruncate fallocate fsync fdatasync '
-    'syncfs fadvise copy_file_range sendfile mmap munmap msync peek poke aio fstat stat lstat access chmod fchmod chown lchown fchown '
-    'utimensat times_ns both_times_ns statvfs umask mkdir rmdir unlink rename renameat2 link symlink readlink mkfifo mknod listdir '
-    'chdir fchdir getcwd_name opendir setxattr fsetxattr getxattr fgetxattr listxattr removexattr fremovexattr lock flock setfl ioctl '
-    'bind connect execute').split()}
+    'close dup read write pread pwrite readv writev preadv pwritev dread dwrite lseek truncate ftruncate fallocate '
+    'fsync fdatasync syncfs fadvise copy_file_range sendfile mmap munmap msync peek poke aio fstat stat lstat '
+    'access chmod fchmod chown lchown fchown utimensat times_ns both_times_ns statvfs umask mkdir rmdir unlink '
+    'rename renameat2 link symlink readlink mkfifo mknod listdir chdir fchdir getcwd_name opendir setxattr '
+    'fsetxattr getxattr fgetxattr listxattr removexattr fremovexattr lock flock setfl ioctl bind connect execute '
+    'run').split()}
 TABLE['open'] = open_

@@ -1,12 +1,13 @@
 """A trace: the calls that one case made on one directory, each with its answer as text.
 
-A case is a function of a Trace. It calls `t.open('a', O_RDWR)`, and the trace makes the call, notes a step (label, answer, where in the
-case it stands, what a POSIX system answers) and gives the result back. A failing call gives None (an open: a descriptor of -1), so a case
-never branches on a result and always makes the same calls in the same order on both directories. Steps go to the runner one by one,
-each announced before it is made, so a call that hangs or kills its process can be named.
+A case is a function of a Trace. It calls `t.open('a', O_RDWR)`, and the trace makes the call, notes a step (label,
+answer, where in the case it stands, what a POSIX system answers) and gives the result back. A failing call gives None
+(an open: a descriptor that is not open), so a case never branches on a result and always makes the same calls in the
+same order on both directories. Steps go to the runner one by one, each announced before it is made, so a call that
+hangs or kills its process can be named.
 
-Other people and other processes are peers: a generator run in a forked process, with credentials of its own, which advances to its next
-`yield` at each step(), and whose steps land in the trace of the case at that point.
+Other people and other processes are peers: a generator run in a forked process, with credentials of its own, which
+advances to its next `yield` at each step(), and whose steps land in the trace of the case at that point.
 """
 import errno
 import hashlib
@@ -16,15 +17,17 @@ import pickle
 import signal
 import stat as modes
 import sys
+import types
 
-from calls import Fd, settle
+from calls import Fd, name_of, settle
 
 ANY = 'any'
 _UNSET = object()
 _OPEN_FLAGS = [(name, getattr(os, name)) for name in (
-    'O_TMPFILE', 'O_SYNC', 'O_CREAT', 'O_EXCL', 'O_TRUNC', 'O_APPEND', 'O_DIRECT', 'O_DIRECTORY', 'O_NOFOLLOW', 'O_PATH',
-    'O_NONBLOCK', 'O_DSYNC')]
-_BITS = {'fallocate': ('KEEP_SIZE', 'PUNCH_HOLE', '4', 'COLLAPSE', 'ZERO_RANGE', 'INSERT'), 'renameat2': ('NOREPLACE', 'EXCHANGE')}
+    'O_TMPFILE', 'O_SYNC', 'O_CREAT', 'O_EXCL', 'O_TRUNC', 'O_APPEND', 'O_DIRECT', 'O_DIRECTORY', 'O_NOFOLLOW',
+    'O_PATH', 'O_NONBLOCK', 'O_DSYNC')]
+_BITS = {'fallocate': ('KEEP_SIZE', 'PUNCH_HOLE', '4', 'COLLAPSE', 'ZERO_RANGE', 'INSERT'),
+         'renameat2': ('NOREPLACE', 'EXCHANGE')}
 _OCTAL = {'open': 2, 'chmod': 1, 'fchmod': 1, 'mkdir': 1, 'mkfifo': 1, 'mknod': 1, 'umask': 0}
 
 
@@ -54,13 +57,16 @@ def describe(value):
     """Two answers are the same when their descriptions are; long ones end in a digest."""
     if isinstance(value, Fd):
         return 'fd'
-    if value is None or isinstance(value, (bool, int)):
+    if value is None:
+        return 'success'
+    if isinstance(value, (bool, int)):
         return str(value)
     if isinstance(value, (bytes, bytearray)):
         data = bytes(value)
         if len(data) <= 32:
             return repr(data)
-        return f'{len(data)} bytes: {_runs(data) or repr(data[:16]) + "... sha1 " + hashlib.sha1(data).hexdigest()[:10]}'
+        digest = hashlib.sha1(data).hexdigest()[:10]
+        return f'{len(data)} bytes: {_runs(data) or f"{data[:16]!r}... sha1 {digest}"}'
     if isinstance(value, os.stat_result):
         return _describe_stat(value)
     if isinstance(value, (list, tuple)):
@@ -71,7 +77,9 @@ def describe(value):
 
 
 def _describe_stat(got):
-    """What both directories must agree on: not the numbers of inodes and devices, not times, not a directory's own size."""
+    """What both directories must agree on: not the numbers of inodes and devices, not times, not a directory's own
+    size.
+    """
     kinds = {'d': 'directory', 'l': 'symlink', 'p': 'fifo', 's': 'socket', 'c': 'character', 'b': 'block', '-': 'file'}
     kind = kinds[modes.filemode(got.st_mode)[0]]
     text = f'{kind} {modes.S_IMODE(got.st_mode):04o} {got.st_uid}:{got.st_gid} nlink={got.st_nlink}'
@@ -93,7 +101,7 @@ def _flags(value):
 
 def _argument(call, position, value):
     if isinstance(value, Fd):
-        return f'<{value.name}>' if value >= 0 else f'<{value.name}, not open>'
+        return f'<{value.name}>'
     if call in ('open', 'setfl') and position == 1:
         return _flags(value)
     if call in ('peek', 'poke', 'msync', 'munmap') and position == 0:
@@ -108,13 +116,15 @@ def _argument(call, position, value):
 
 
 def answer_of(error):
-    return f'error {errno.errorcode.get(error.errno, error.errno)}'
+    name = errno.errorcode.get(error.errno, str(error.errno))
+    return f'error {"EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else name}'
 
 
 class Trace:
-    def __init__(self, table, announce=None, note=None, who=''):
-        self._table, self._announce, self._note, self._who = table, announce, note, who
+    def __init__(self, table, announce=None, note=None, peer=''):
+        self._table, self._announce, self._note, self._peer = table, announce, note, peer
         self._seen = {}
+        self.raw = types.SimpleNamespace(**table)
         self.about = ''
         self.steps = []
 
@@ -125,7 +135,8 @@ class Trace:
         def call(*args, want=0, value=_UNSET, allow=None, **named):
             words = [_argument(name, i, arg) for i, arg in enumerate(args)]
             words += [f'{key}={_argument(name, -1, arg)}' for key, arg in named.items()]
-            return self._step(f'{name}({", ".join(words)})', lambda: self._table[name](*args, **named), want, value, allow, name)
+            return self._step(f'{name}({", ".join(words)})', lambda: self._table[name](*args, **named), want, value,
+                              allow, name, args)
         return call
 
     def check(self, label, value, expected=True):
@@ -162,7 +173,8 @@ class Trace:
                     os.fchmod(fd, mode)
             finally:
                 os.close(fd)
-        self._step(f'make {path!r}, {len(data)} bytes, mode {mode:#o}' + (f', owner {owner}' if owner else ''), work, 0, _UNSET, None)
+        self._step(f'make {path!r}, {len(data)} bytes, mode {mode:#o}' + (f', owner {owner}' if owner else ''), work,
+                   0, _UNSET, None)
 
     def content(self, path, expected):
         """Reads a file whole and tells where it first differs from what must stand in it."""
@@ -178,12 +190,16 @@ class Trace:
             got = os.fstat(path) if isinstance(path, int) else os.lstat(path)
             return got.st_mtime_ns, got.st_ctime_ns
 
+        def changed(path, before):
+            words = [f'{name} {"changed" if now != then else "same"}'
+                     for name, then, now in zip(('mtime', 'ctime'), before, times(path))]
+            return f'{getattr(path, "name", path)}: ' + ' '.join(words)
+
         def observe():
             before = [times(path) for path in paths]
             settle()
             work()
-            return [f'{getattr(path, "name", path)}: ' + ' '.join(f'{name} {"changed" if now != then else "same"}'
-                    for name, then, now in zip(('mtime', 'ctime'), old, times(path))) for path, old in zip(paths, before)]
+            return [changed(path, then) for path, then in zip(paths, before)]
         return self._step(f'times after {label}', observe, 0, _UNSET, None)
 
     def peer(self, script, uid=None, gid=None, groups=()):
@@ -198,25 +214,28 @@ class Trace:
         peer.step()
         peer.end()
 
-    def _step(self, label, work, want, value, allow, name=None):
-        label = self._who + (f'[{self.about}] ' if self.about else '') + label
-        self._seen[label] = self._seen.get(label, 0) + 1
-        if self._seen[label] > 1:
-            label += f' #{self._seen[label]}'
+    def _step(self, label, work, want, value, allow, name=None, arguments=()):
+        label = self._peer + (f'[{self.about}] ' if self.about else '') + label
         if self._announce:
             self._announce(label)
-        result = Fd(-1, '?') if name in ('open', 'dup') else None
+        result = Fd(Fd.NONE, name_of(arguments[0])) if name in ('open', 'dup') else None
         try:
             result = work()
             answer = describe(result)
         except OSError as error:
             answer = answer_of(error)
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            answer = f'error {error!r}'
         step = Step(label, answer, _where(), want, None if value is _UNSET or value is ANY else describe(value), allow)
         step.call = name
         self.add(step)
         return result
 
     def add(self, step):
+        if not self._peer:
+            self._seen[step.label] = self._seen.get(step.label, 0) + 1
+            if self._seen[step.label] > 1:
+                step.label += f' #{self._seen[step.label]}'
         self.steps.append(step)
         if self._note:
             self._note(step)
@@ -257,7 +276,7 @@ class Peer:
                 os.setgid(gid)
                 os.setuid(uid)
             name = 'peer' if uid is None else f'uid {uid} gid {gid}' + (f' groups {list(groups)}' if groups else '')
-            trace = Trace(self.trace._table, self.trace._announce, None, f'{name}: {self.trace._who}')
+            trace = Trace(self.trace._table, self.trace._announce, None, f'{name}: ')
             trace.about = self.trace.about
             for steps in self._rounds(script(trace), trace, down):
                 pickle.dump(steps, up)

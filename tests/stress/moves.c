@@ -1,6 +1,6 @@
 /* moves: modelled guests on one disk while jobs move it to and fro, pause, are cancelled, throttled and fail at random. The whole
  * of svmfs but FUSE: catalog, control surface, jobs, mirror, disk, on memory datastores wrapped so that two overlapping
- * requests in flight on one image, one of them a write, are counted as a bug of the layer above. A plain main, for
+ * requests in flight on one image that both change bytes are counted as a bug of the layer above. A plain main, for
  * ThreadSanitizer. Usage: moves [SECONDS [SEED]]. */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "catalog/names.h"
 #include "control/control.h"
+#include "io/disk.h"
 #include "tests/tools/history.h"
 
 #define DISK_SIZE (24u << 20)
@@ -349,10 +350,10 @@ int main(int argc, char **argv)
     end(&world);
     snprintf(command, sizeof(command), "rm -rf %s", directory);
     int cleaned = system(command);
-    printf("seed %llu: %u requests, %u jobs: %u moved, %u cancelled, %u failed; %u wrong blocks, %u errors, %lu overlaps\n",
+    printf("seed %llu: %u requests, %u jobs: %u moved, %u cancelled, %u failed; %u wrong blocks, %u errors, %u overlaps\n",
         (unsigned long long)world.seed, world.done, tally.started, tally.moved, tally.cancelled, tally.failed, world.wrong,
-        world.errors, (unsigned long)fault_overlaps());
-    bool good = world.wrong == 0 && world.errors == 0 && fault_overlaps() == 0 && tally.moved > 0;
+        world.errors, backend_fault_overlaps());
+    bool good = world.wrong == 0 && world.errors == 0 && backend_fault_overlaps() == 0 && tally.moved > 0;
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return good && cleaned == 0 ? 0 : 1;
 }

@@ -1,35 +1,38 @@
 /* The model of what a file may hold.
  *
- * The file is cut into blocks of 512 bytes. Every block that is written bears who wrote it, the write's counter, its own
- * offset and a checksum, so that its content is a pure function of (seed, counter, offset) and a block that was lost,
- * doubled, misplaced or mixed is recognised without keeping a copy.
+ * The file is cut into blocks of 512 bytes. Every block that is written bears who wrote it, the write's counter, its
+ * own offset and a checksum, so that its content is a pure function of (seed, counter, offset) and a block that was
+ * lost, doubled, misplaced or mixed is recognised without keeping a copy.
  *
- * For each block the model keeps its *answers*: the counters of all writes that may have been the last one. A write that
- * ended before another one began is no answer any more once the other one is acknowledged; of two that overlapped in time
- * either may have won. A read with no write beside it must return one of the answers, and from then on only that one: a
- * disk whose two legs took two overlapping writes in different order is caught here, by giving one answer first and the
- * other one later. A read with writes beside it may return any answer that held when it began, or any of those writes.
- * If it caught a block half way, the read is done again while no write is in flight.
+ * For each block the model keeps its *answers*: the counters of all writes that may have been the last one. A write
+ * that ended before another one began is no answer any more once the other one is acknowledged; of two that overlapped
+ * in time either may have won. A read with no write beside it must return one of the answers, and from then on only
+ * that one: a disk whose two legs took two overlapping writes in different order is caught here, by giving one answer
+ * first and the other one later. A read with writes beside it may return any answer that held when it began, or any of
+ * those writes. If it caught a block half way, the read is done again while no write is in flight.
  *
- * Writes with odd edges: the block at an edge becomes a *mixture*, whose 512 bytes are kept. Writes to different bytes of
- * one mixture run side by side (that is what a careless read-modify-write loses); writes to the same bytes of it wait
- * here for each other, because the model could not name the winner. What is not inside a write in flight must never change.
+ * Writes with odd edges: the block at an edge becomes a *mixture*, whose 512 bytes are kept. Writes to different bytes
+ * of one mixture run side by side (that is what a careless read-modify-write loses); writes to the same bytes of it
+ * wait here for each other, because the model could not name the winner. What is not inside a write in flight must not
+ * change.
  *
  * A write that failed may have landed or not: it becomes one more answer, and its edges are unknown.
  *
  * One mutex guards everything. This is no benchmark. */
 #include "history.h"
+#include "pattern.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const uint64_t UNKNOWN = UINT64_MAX;
+static const uint64_t UNKNOWN = PATTERN_NONE;
 static const uint64_t MIXTURE = UINT64_MAX - 1;
 static const uint64_t SEVERAL = UINT64_MAX - 2;
-static const char MAGIC[8] = "SVMFSLD1";
+static const char MAGIC[8] = "SVMFSHI1";
 
 struct more {
     uint64_t counter, ended;
@@ -59,19 +62,8 @@ struct history {
     struct block *blocks;
 };
 
-struct header {
-    char magic[8];
-    uint64_t seed, counter, offset, checksum;
-};
-
-static uint64_t mix(uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-static void *must(void *memory) {
+static void *must(void *memory)
+{
     if (!memory) {
         fprintf(stderr, "verify-load: out of memory\n");
         abort();
@@ -79,42 +71,8 @@ static void *must(void *memory) {
     return memory;
 }
 
-static void content(const struct history *history, uint64_t counter, uint64_t offset, uint8_t out[BLOCK]) {
-    uint64_t words[(BLOCK - sizeof(struct header)) / 8];
-    uint64_t state = mix(history->seed ^ mix(counter) ^ offset);
-    uint64_t sum = counter ^ offset;
-    struct header header = {.seed = history->seed, .counter = counter, .offset = offset};
-    if (counter == 0) {
-        memset(out, 0, BLOCK);
-        return;
-    }
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        words[i] = state ^ (state >> 29);
-        sum = (sum ^ words[i]) * 0x100000001b3u;
-    }
-    memcpy(header.magic, MAGIC, sizeof MAGIC);
-    header.checksum = sum;
-    memcpy(out, &header, sizeof header);
-    memcpy(out + sizeof header, words, sizeof words);
-}
-
-static bool all_zero(const uint8_t *data, size_t length) {
-    return data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
-}
-
-/* The counter that this content proves, or UNKNOWN. */
-static uint64_t recognise(const struct history *history, const uint8_t *data, uint64_t offset) {
-    struct header header;
-    uint8_t expected[BLOCK];
-    memcpy(&header, data, sizeof header);
-    if (memcmp(header.magic, MAGIC, sizeof MAGIC) != 0)
-        return all_zero(data, BLOCK) ? 0 : UNKNOWN;
-    content(history, header.counter, offset, expected);
-    return memcmp(data, expected, BLOCK) == 0 ? header.counter : UNKNOWN;
-}
-
-struct history *history_new(uint64_t base, uint64_t length, uint64_t seed, bool unknown) {
+struct history *history_new(uint64_t base, uint64_t length, uint64_t seed, bool unknown)
+{
     struct history *history = must(calloc(1, sizeof *history));
     history->base = base;
     history->length = length / BLOCK * BLOCK;
@@ -128,7 +86,8 @@ struct history *history_new(uint64_t base, uint64_t length, uint64_t seed, bool 
     return history;
 }
 
-static void forget_more(struct block *block) {
+static void forget_more(struct block *block)
+{
     if (block->counter == MIXTURE) {
         free(block->image);
     } else {
@@ -141,7 +100,8 @@ static void forget_more(struct block *block) {
     block->more = NULL;
 }
 
-void history_free(struct history *history) {
+void history_free(struct history *history)
+{
     if (!history)
         return;
     for (uint64_t i = 0; i < history->length / BLOCK; i++)
@@ -152,32 +112,38 @@ void history_free(struct history *history) {
     free(history);
 }
 
-void history_set_reader(struct history *history, history_reader *reader, void *opaque) {
+void history_set_reader(struct history *history, history_reader *reader, void *opaque)
+{
     history->reader = reader;
     history->opaque = opaque;
 }
 
-uint64_t history_base(const struct history *history) {
+uint64_t history_base(const struct history *history)
+{
     return history->base;
 }
 
-uint64_t history_length(const struct history *history) {
+uint64_t history_length(const struct history *history)
+{
     return history->length;
 }
 
-uint64_t history_written(const struct history *history) {
+uint64_t history_written(const struct history *history)
+{
     uint64_t blocks = 0;
     for (uint64_t i = 0; i < history->length / BLOCK; i++)
         blocks += history->blocks[i].counter != 0 && history->blocks[i].counter != UNKNOWN;
     return blocks * BLOCK;
 }
 
-static struct block *block_at(struct history *history, uint64_t offset) {
+static struct block *block_at(struct history *history, uint64_t offset)
+{
     assert(offset >= history->base && offset < history->base + history->length);
     return &history->blocks[(offset - history->base) / BLOCK];
 }
 
-static void become(struct block *block, uint64_t counter, uint64_t ended) {
+static void become(struct block *block, uint64_t counter, uint64_t ended)
+{
     forget_more(block);
     block->counter = counter;
     block->ended = ended;
@@ -185,16 +151,19 @@ static void become(struct block *block, uint64_t counter, uint64_t ended) {
 
 /* --- writes --- */
 
-static bool overlaps(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
+static bool overlaps(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length)
+{
     return a < b + b_length && b < a + a_length;
 }
 
-static bool covers(const struct history_write *write, uint64_t start) {
+static bool covers(const struct history_write *write, uint64_t start)
+{
     return write->offset <= start && write->offset + write->length >= start + BLOCK;
 }
 
 /* The blocks that a write touches without covering them; 0, 1 or 2. */
-static unsigned edges(const struct history_write *write, uint64_t out[2]) {
+static unsigned edges(const struct history_write *write, uint64_t out[2])
+{
     unsigned count = 0;
     uint64_t first = write->offset / BLOCK * BLOCK;
     uint64_t last = (write->offset + write->length - 1) / BLOCK * BLOCK;
@@ -205,15 +174,19 @@ static unsigned edges(const struct history_write *write, uint64_t out[2]) {
     return count;
 }
 
-static bool unsettled(struct history *history, uint64_t start) {
+static bool unsettled(struct history *history, uint64_t start)
+{
     struct block *block = block_at(history, start);
     return block->counter == UNKNOWN || (block->counter != MIXTURE && block->more);
 }
 
-static bool must_wait(struct history *history, const struct history_write *write) {
+static bool must_wait(struct history *history, const struct history_write *write)
+{
     uint64_t mine[2], theirs[2];
     unsigned my_count = edges(write, mine);
     for (struct history_write *other = history->writes; other; other = other->next) {
+        if ((write->alone || other->alone) && overlaps(write->offset, write->length, other->offset, other->length))
+            return true;
         for (unsigned i = 0; i < my_count; i++) {
             if (!overlaps(other->offset, other->length, mine[i], BLOCK))
                 continue;
@@ -224,13 +197,15 @@ static bool must_wait(struct history *history, const struct history_write *write
         }
         unsigned their_count = edges(other, theirs);
         for (unsigned i = 0; i < their_count; i++)
-            if (covers(write, theirs[i]) || (other->settling && overlaps(write->offset, write->length, theirs[i], BLOCK)))
+            if (covers(write, theirs[i]) ||
+                (other->settling && overlaps(write->offset, write->length, theirs[i], BLOCK)))
                 return true;
     }
     return false;
 }
 
-static void note_seen(struct history_read *read, const struct history_write *write) {
+static void note_seen(struct history_read *read, const struct history_write *write)
+{
     if (!overlaps(read->offset, read->length, write->offset, write->length))
         return;
     if (read->seen_count == read->seen_room) {
@@ -241,7 +216,8 @@ static void note_seen(struct history_read *read, const struct history_write *wri
 }
 
 /* Called with the mutex; makes the block a mixture whose bytes are known. */
-static int settle(struct history *history, struct history_write *write, uint64_t start) {
+static int settle(struct history *history, struct history_write *write, uint64_t start)
+{
     struct block *block = block_at(history, start);
     uint8_t *image;
     int error = 0;
@@ -256,7 +232,7 @@ static int settle(struct history *history, struct history_write *write, uint64_t
         write->settling = false;
         pthread_cond_broadcast(&history->changed);
     } else {
-        content(history, block->counter, start, image);
+        pattern_fill(history->seed, block->counter, start, image);
     }
     if (error) {
         free(image);
@@ -267,7 +243,8 @@ static int settle(struct history *history, struct history_write *write, uint64_t
     return 0;
 }
 
-int history_write_begin(struct history *history, struct history_write *write, enum history_kind kind, unsigned writer) {
+int history_write_begin(struct history *history, struct history_write *write, enum history_kind kind, unsigned writer)
+{
     uint64_t start[2];
     int error = 0;
     pthread_mutex_lock(&history->mutex);
@@ -288,7 +265,8 @@ int history_write_begin(struct history *history, struct history_write *write, en
     return error;
 }
 
-void history_fill(const struct history *history, const struct history_write *write, void *data) {
+void history_fill(const struct history *history, const struct history_write *write, void *data)
+{
     uint8_t *out = data;
     uint64_t offset = write->offset;
     uint64_t end = write->offset + write->length;
@@ -296,7 +274,7 @@ void history_fill(const struct history *history, const struct history_write *wri
         uint64_t start = offset / BLOCK * BLOCK;
         uint64_t stop = start + BLOCK < end ? start + BLOCK : end;
         uint8_t block[BLOCK];
-        content(history, write->counter, start, block);
+        pattern_fill(history->seed, write->counter, start, block);
         memcpy(out, block + (offset - start), stop - offset);
         out += stop - offset;
         offset = stop;
@@ -304,7 +282,8 @@ void history_fill(const struct history *history, const struct history_write *wri
 }
 
 /* A full block was written: drop the answers that it made old, add itself. */
-static void add_answer(struct history *history, struct block *block, const struct history_write *write, int error) {
+static void add_answer(struct history *history, struct block *block, const struct history_write *write, int error)
+{
     bool old_first = !error && (block->counter == UNKNOWN || block->counter == MIXTURE || block->ended < write->began);
     if (old_first && (block->counter == MIXTURE || !block->more)) {
         become(block, write->counter, history->clock);
@@ -336,7 +315,8 @@ static void add_answer(struct history *history, struct block *block, const struc
     block->ended = history->clock;
 }
 
-static void finish_edge(struct history *history, const struct history_write *write, uint64_t start, int error) {
+static void finish_edge(struct history *history, const struct history_write *write, uint64_t start, int error)
+{
     struct block *block = block_at(history, start);
     uint64_t from = write->offset > start ? write->offset - start : 0;
     uint64_t to = write->offset + write->length - start;
@@ -348,11 +328,12 @@ static void finish_edge(struct history *history, const struct history_write *wri
     if (block->counter != MIXTURE)
         return; /* another edge of this block failed meanwhile */
     to = to > BLOCK ? BLOCK : to;
-    content(history, write->counter, start, data);
+    pattern_fill(history->seed, write->counter, start, data);
     memcpy(block->image + from, data + from, to - from);
 }
 
-void history_write_end(struct history *history, struct history_write *write, int error) {
+void history_write_end(struct history *history, struct history_write *write, int error)
+{
     pthread_mutex_lock(&history->mutex);
     history->clock++;
     uint64_t end = write->offset + write->length;
@@ -373,7 +354,8 @@ void history_write_end(struct history *history, struct history_write *write, int
     pthread_mutex_unlock(&history->mutex);
 }
 
-void history_quiet_begin(struct history *history) {
+void history_quiet_begin(struct history *history)
+{
     pthread_mutex_lock(&history->mutex);
     history->quiet_wanted++;
     while (history->in_flight || history->quiet)
@@ -382,7 +364,8 @@ void history_quiet_begin(struct history *history) {
     pthread_mutex_unlock(&history->mutex);
 }
 
-void history_quiet_end(struct history *history) {
+void history_quiet_end(struct history *history)
+{
     pthread_mutex_lock(&history->mutex);
     history->quiet_wanted--;
     history->quiet = false;
@@ -392,7 +375,8 @@ void history_quiet_end(struct history *history) {
 
 /* --- reads --- */
 
-static void add_choice(struct history_read *read, uint64_t block, uint64_t counter) {
+static void add_choice(struct history_read *read, uint64_t block, uint64_t counter)
+{
     if (read->choice_count == read->choice_room) {
         read->choice_room = read->choice_room ? read->choice_room * 2 : 64;
         read->choices = must(realloc(read->choices, read->choice_room * sizeof *read->choices));
@@ -401,7 +385,8 @@ static void add_choice(struct history_read *read, uint64_t block, uint64_t count
 }
 
 /* Reads are aligned to blocks. */
-void history_read_begin(struct history *history, struct history_read *read) {
+void history_read_begin(struct history *history, struct history_read *read)
+{
     size_t count = read->length / BLOCK;
     if (count > read->room) {
         read->before = must(realloc(read->before, count * sizeof *read->before));
@@ -427,7 +412,8 @@ void history_read_begin(struct history *history, struct history_read *read) {
     pthread_mutex_unlock(&history->mutex);
 }
 
-static bool was_answer(const struct history_read *read, size_t index, uint64_t counter) {
+static bool was_answer(const struct history_read *read, size_t index, uint64_t counter)
+{
     if (read->before[index] != SEVERAL)
         return read->before[index] == UNKNOWN || read->before[index] == counter;
     for (size_t i = 0; i < read->choice_count; i++)
@@ -436,31 +422,41 @@ static bool was_answer(const struct history_read *read, size_t index, uint64_t c
     return false;
 }
 
-static void complain(struct history *history, struct block *block, uint64_t offset, uint64_t got, const uint8_t *data) {
-    struct header header;
-    memcpy(&header, data, sizeof header);
+static bool is_answer(const struct block *block, uint64_t counter)
+{
+    bool found = block->counter == counter;
+    for (const struct more *more = block->more; more && !found; more = more->next)
+        found = more->counter == counter;
+    return found;
+}
+
+static void complain(struct history *history, struct block *block, uint64_t offset, uint64_t got, const uint8_t *data)
+{
+    struct pattern_claim claim = pattern_claim(data);
     if (history->reported++ < 20) {
         fprintf(stderr, "WRONG offset %llu: ", (unsigned long long)offset);
         if (block->counter == MIXTURE)
             fprintf(stderr, "expected a mixture of odd writes");
         else
             fprintf(stderr, "expected write %llu of writer %u%s", (unsigned long long)(block->counter >> 16),
-                    (unsigned)(block->counter & 0xffff), block->more ? " or one beside it" : "");
-        if (got == UNKNOWN && memcmp(header.magic, MAGIC, sizeof MAGIC) == 0)
+                (unsigned)(block->counter & 0xffff), block->more ? " or one beside it" : "");
+        if (got == UNKNOWN && claim.is_ours)
             fprintf(stderr, ", found a broken block that says write %llu of writer %u at %llu\n",
-                    (unsigned long long)(header.counter >> 16), (unsigned)(header.counter & 0xffff),
-                    (unsigned long long)header.offset);
+                (unsigned long long)(claim.counter >> 16), (unsigned)(claim.counter & 0xffff),
+                (unsigned long long)claim.offset);
         else if (got == UNKNOWN)
             fprintf(stderr, ", found foreign bytes\n");
         else
-            fprintf(stderr, ", found %s %llu of writer %u\n", got ? "write" : "zeroes,", (unsigned long long)(got >> 16),
-                    (unsigned)(got & 0xffff));
+            fprintf(stderr, ", found %s %llu of writer %u\n", got ? "write" : "zeroes,",
+                (unsigned long long)(got >> 16), (unsigned)(got & 0xffff));
     }
     become(block, UNKNOWN, 0);
 }
 
 /* Bytes of a mixture that no write of `read` touched must be as they were. */
-static bool mixture_holds(const struct history_read *read, const struct block *block, uint64_t start, const uint8_t *data) {
+static bool mixture_holds(
+    const struct history_read *read, const struct block *block, uint64_t start, const uint8_t *data)
+{
     for (unsigned i = 0; i < BLOCK; i++) {
         bool touched = data[i] == block->image[i];
         for (size_t s = 0; !touched && s < read->seen_count; s++)
@@ -473,11 +469,12 @@ static bool mixture_holds(const struct history_read *read, const struct block *b
 
 enum verdict { RIGHT, TORN, WRONG };
 
-static enum verdict judge(struct history *history, struct history_read *read, size_t index, const uint8_t *data) {
+static enum verdict judge(struct history *history, struct history_read *read, size_t index, const uint8_t *data)
+{
     uint64_t start = read->offset + index * BLOCK;
     struct block *block = block_at(history, start);
     bool beside = false, one_of_them = false;
-    uint64_t got = recognise(history, data, start);
+    uint64_t got = pattern_recognise(history->seed, data, start);
     for (size_t i = 0; i < read->seen_count; i++) {
         if (!overlaps(read->seen[i].offset, read->seen[i].length, start, BLOCK))
             continue;
@@ -490,21 +487,22 @@ static enum verdict judge(struct history *history, struct history_read *read, si
         if (mixture_holds(read, block, start, data))
             return RIGHT;
     } else if (!beside) {
-        if (got != UNKNOWN && was_answer(read, index, got)) {
+        if (got != UNKNOWN && is_answer(block, got)) {
             if (block->more)
                 become(block, got, block->ended); /* the latest end among the answers: never too early */
             return RIGHT;
         }
     } else if (one_of_them || (got != UNKNOWN && was_answer(read, index, got))) {
         return RIGHT;
-    } else if (got == UNKNOWN) {
-        return TORN;
+    } else if (got == UNKNOWN || read->before[index] == MIXTURE) {
+        return TORN; /* or a mixture that is gone: nobody can tell any more */
     }
     complain(history, block, start, got, data);
     return WRONG;
 }
 
-unsigned history_read_end(struct history *history, struct history_read *read, const void *data, bool *torn) {
+unsigned history_read_end(struct history *history, struct history_read *read, const void *data, bool *torn)
+{
     unsigned wrong = 0;
     *torn = false;
     pthread_mutex_lock(&history->mutex);
@@ -523,7 +521,8 @@ unsigned history_read_end(struct history *history, struct history_read *read, co
     return wrong;
 }
 
-void history_read_free(struct history_read *read) {
+void history_read_free(struct history_read *read)
+{
     free(read->before);
     free(read->choices);
     free(read->seen);
@@ -536,8 +535,10 @@ struct saved {
     uint64_t base, length, seed, counter;
 };
 
-int history_save(struct history *history, const char *path) {
-    struct saved saved = {.base = history->base, .length = history->length, .seed = history->seed, .counter = history->counter};
+int history_save(struct history *history, const char *path)
+{
+    struct saved saved = {
+        .base = history->base, .length = history->length, .seed = history->seed, .counter = history->counter};
     FILE *out = fopen(path, "wb");
     bool good = out != NULL;
     if (!out)
@@ -557,7 +558,8 @@ int history_save(struct history *history, const char *path) {
     return good ? 0 : -EIO;
 }
 
-struct history *history_load(const char *path) {
+struct history *history_load(const char *path)
+{
     struct saved saved;
     struct history *history;
     FILE *in = fopen(path, "rb");

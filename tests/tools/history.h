@@ -1,13 +1,10 @@
 /* What a file may hold: the model that every read of verify-load is judged by. See history.c. */
-#ifndef SVMFS_TESTS_HISTORY_H
-#define SVMFS_TESTS_HISTORY_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-
-enum { BLOCK = 512 };
+#include "pattern.h"
 
 enum history_kind { HISTORY_DATA, HISTORY_ZERO };
 
@@ -16,6 +13,7 @@ struct history_write {
     uint64_t offset, length;
     uint64_t counter; /* 0 for zeroes */
     uint64_t began;
+    bool alone; /* set by the caller: no other write may overlap (stores through a map mix with others byte by byte) */
     bool settling;
     struct history_write *next;
 };
@@ -68,5 +66,3 @@ uint64_t history_written(const struct history *history);
 
 int history_save(struct history *history, const char *path);
 struct history *history_load(const char *path);
-
-#endif

@@ -74,9 +74,9 @@ Test(lock, modes)
 Test(lock, extents_are_rounded_out)
 {
     struct held a, b, c;
-    acquire(&a, LOCK_WRITE, 0, 1);
-    acquire(&b, LOCK_WRITE, 4095, 4096);
-    acquire(&c, LOCK_WRITE, 4096, 4097);
+    acquire(&a, LOCK_MODE_WRITE, 0, 1);
+    acquire(&b, LOCK_MODE_WRITE, 4095, 4096);
+    acquire(&c, LOCK_MODE_WRITE, 4096, 4097);
     cr_expect(!b.granted, "two writes inside one block would tear each other's edges");
     cr_expect(c.granted);
     release(&a);
@@ -87,10 +87,10 @@ Test(lock, extents_are_rounded_out)
 Test(lock, first_come_first_served)
 {
     struct held writer, copier, second, other;
-    acquire(&writer, LOCK_WRITE, 0, 1 << 20);
-    acquire(&copier, LOCK_COPY, 0, 1 << 20);
-    acquire(&second, LOCK_WRITE, 4096, 8192);
-    acquire(&other, LOCK_WRITE, 2 << 20, 3 << 20);
+    acquire(&writer, LOCK_MODE_WRITE, 0, 1 << 20);
+    acquire(&copier, LOCK_MODE_COPY, 0, 1 << 20);
+    acquire(&second, LOCK_MODE_WRITE, 4096, 8192);
+    acquire(&other, LOCK_MODE_WRITE, 2 << 20, 3 << 20);
     cr_expect(other.granted, "what does not overlap does not wait");
     release(&writer);
     cr_expect(copier.granted && !second.granted, "the copier was first: it must not starve");
@@ -109,9 +109,9 @@ static void cancel_here(void *argument)
 Test(lock, cancel_lets_the_next_one_in)
 {
     struct held a, b, c;
-    acquire(&a, LOCK_WRITE, 0, 4096);
-    acquire(&b, LOCK_WRITE, 0, 8192);
-    acquire(&c, LOCK_WRITE, 4096, 8192);
+    acquire(&a, LOCK_MODE_WRITE, 0, 4096);
+    acquire(&b, LOCK_MODE_WRITE, 0, 8192);
+    acquire(&c, LOCK_MODE_WRITE, 4096, 8192);
     cr_expect(!b.granted && !c.granted);
     reactor_call(reactor, cancel_here, &b);
     cr_expect(b.granted, "it was waiting");
@@ -158,7 +158,7 @@ static void storm_here(void *argument)
         uint64_t start = (uint64_t)(i * 7 % BLOCKS), length = 1 + (uint64_t)(i % 3);
         uint64_t end = start + length < BLOCKS ? start + length : BLOCKS;
         stormers[i].request = (struct lock_request){
-            .mode = i % 5 ? LOCK_WRITE : LOCK_COPY, .extent = {start * 4096, end * 4096}, .granted = storm_enter};
+            .mode = i % 5 ? LOCK_MODE_WRITE : LOCK_MODE_COPY, .extent = {start * 4096, end * 4096}, .granted = storm_enter};
         if (region_lock_acquire(&lock, &stormers[i].request))
             storm_enter(&stormers[i].request);
     }

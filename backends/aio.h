@@ -1,0 +1,29 @@
+/* aio: Linux asynchronous I/O for the direct images of one datastore, with a queue per reactor. Requests are collected
+ * during a reactor's batch and submitted by one io_submit at its end; completions come by an eventfd and are taken from
+ * the ring in user space. Submission never blocks: requests carry RWF_NOWAIT, and what the kernel would have to wait
+ * for is refused. */
+#pragma once
+
+#include <libaio.h>
+#include <stdbool.h>
+
+#include "io/reactor.h"
+
+/* Embedded in its owner. result: bytes moved, or -errno; -EAGAIN and any error of the submission itself mean that
+ * nothing was sent. done runs on the reactor; with an error of submission it may run from within aio_queue. */
+struct aio_request {
+    struct iocb iocb;
+    void (*done)(struct aio_request *request, long result);
+};
+
+struct aio_queue;
+
+struct aio {
+    struct aio_queue *queues[REACTORS_MAX]; /* each is its reactor's own */
+};
+
+/* From the reactor's thread: queues a request whose iocb is prepared. False: there is no queue to be had here. */
+bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request);
+
+/* Nothing is in flight, and the reactors that used it are stopped or do nothing: their epoll sets lose the eventfds. */
+void aio_close(struct aio *aio);

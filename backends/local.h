@@ -1,0 +1,34 @@
+/* local: what the datastore of a directory and its images share. */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "backends/aio.h"
+#include "io/datastore.h"
+
+/* datastore->state of an open local datastore. */
+struct local {
+    int root; /* O_PATH */
+    struct aio aio;
+    /* under mutex: what images on a device can do, asked once */
+    pthread_mutex_t mutex;
+    bool probed;
+    dev_t device;
+    struct image_limits limits;
+};
+
+/* Opens what is below the root at path; no symlink is followed on the way, the last component included. Descriptor or
+ * -errno. */
+int local_resolve(const struct local *local, const char *path, int flags);
+
+/* Opens again, with other flags, what an O_PATH descriptor stands for. Descriptor or -errno. */
+int local_reopen(int path_fd, int flags);
+
+/* datastore_ops.open_image */
+int local_open_image(struct datastore *datastore, const char *path, bool writable, struct image **out);
+
+#define PROC_FD_MAX 32
+
+/* "/proc/self/fd/N", for the calls that know no O_PATH descriptor. */
+const char *local_proc_fd(char name[static PROC_FD_MAX], int fd);

@@ -1,0 +1,396 @@
+/* The records of moves, and the commit. See jobs.h; the files of a move are in partial.c. */
+#include "catalog/jobs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/event.h"
+#include "base/log.h"
+#include "catalog/place.h"
+#include "catalog/records.h"
+
+static struct job *find(struct catalog *catalog, uint64_t id)
+{
+    list_for_each(link, &catalog->jobs)
+        if (container_of(link, struct job, link)->record.id == id)
+            return container_of(link, struct job, link);
+    return NULL;
+}
+
+struct job *job_of_node(struct catalog *catalog, uint64_t node)
+{
+    list_for_each(link, &catalog->jobs)
+        if (container_of(link, struct job, link)->record.node == node &&
+            container_of(link, struct job, link)->record.state != JOB_RECORD_ABANDONED)
+            return container_of(link, struct job, link);
+    return NULL;
+}
+
+enum job_way job_way(struct catalog *catalog, uint64_t node)
+{
+    struct job *job = job_of_node(catalog, node);
+    if (!job)
+        return JOB_CLEAR;
+    if (job->committing || job->completing)
+        return JOB_WAIT;
+    return job->record.state == JOB_RECORD_COMMITTED ? JOB_SETTLE : JOB_CLEAR;
+}
+
+int jobs_put(struct catalog *catalog, struct job_record *record)
+{
+    struct job *made = calloc(1, sizeof(*made));
+    if (!made)
+        return -ENOMEM;
+    list_init(&made->link);
+    store_begin(catalog->store, true);
+    record_job(catalog, record);
+    uint64_t id = record->id ? record->id : store_last_id(catalog->store);
+    int error = store_commit(catalog->store);
+    if (error) {
+        free(made);
+        return error;
+    }
+    record->id = id;
+    tree_lock(catalog);
+    struct job *job = find(catalog, id);
+    if (job) {
+        free(made);
+    } else {
+        job = made;
+        list_append(&catalog->jobs, &job->link);
+    }
+    job->record = *record;
+    tree_unlock(catalog);
+    return 0;
+}
+
+static int drop(struct catalog *catalog, uint64_t id)
+{
+    store_begin(catalog->store, true);
+    store_run(catalog->store, STORE_JOB_DELETE, "i", (int64_t)id);
+    int error = store_commit(catalog->store);
+    if (error)
+        return error;
+    tree_lock(catalog);
+    struct job *job = find(catalog, id);
+    if (job) {
+        list_remove(&job->link);
+        free(job);
+    }
+    pthread_cond_broadcast(&catalog->tree.changed);
+    tree_unlock(catalog);
+    return 0;
+}
+
+/* Waits until no call by path is at the node, and marks the commit as under way: from now on its names stay and its
+ * attributes go to both files. 1: done; 0: the attributes must be copied first; -ECANCELED: there is no such file. */
+static int begin_commit(struct catalog *catalog, struct job_record *record)
+{
+    struct hold hold;
+    int result;
+    hold_init(&hold, catalog);
+    tree_lock(catalog);
+    for (;;) {
+        struct entry *entry = tree_get(&catalog->tree, record->node);
+        struct job *job = find(catalog, record->id);
+        result = !entry || entry->orphan || !job ? -ECANCELED : job->committing ? 1 : 0;
+        if (result || !job->copied || job->attributes != entry->attribute_changes)
+            break;
+        hold.owned[0] = entry;
+        if (hold_take(&hold)) {
+            result = tree_path(entry, record->source_file);
+            if (!result) {
+                job->committing = true;
+                result = 1;
+            }
+            hold_release_locked(&hold);
+            break;
+        }
+        hold_wait(catalog);
+    }
+    tree_unlock(catalog);
+    return result;
+}
+
+int jobs_commit(struct catalog *catalog, struct job_record *record)
+{
+    struct sentence why = {""};
+    int result;
+    while ((result = begin_commit(catalog, record)) == 0) {
+        int error = jobs_copy_attributes(catalog, record, &why);
+        if (error) {
+            log_warning("%s", why.text);
+            return error;
+        }
+    }
+    if (result < 0)
+        return result;
+    tree_lock(catalog);
+    struct entry *entry = tree_get(&catalog->tree, record->node);
+    struct place place = place_of(entry);
+    tree_unlock(catalog);
+    place.datastore = record->target;
+    place.file = record->partial;
+    struct job_record committed = *record;
+    committed.state = JOB_RECORD_COMMITTED;
+    event("job-commit");
+    store_begin(catalog->store, true);
+    record_job(catalog, &committed);
+    record_place(catalog, record->node, &place);
+    int error = store_commit(catalog->store);
+    if (error)
+        return error;
+    event("job-committed");
+    record->state = JOB_RECORD_COMMITTED;
+    return 0;
+}
+
+void jobs_flip(struct catalog *catalog, const struct job_record *record)
+{
+    char *file = strdup(record->partial);
+    tree_lock(catalog);
+    struct entry *entry = tree_get(&catalog->tree, record->node);
+    struct job *job = find(catalog, record->id);
+    if (entry) {
+        catalog_count_file(catalog, entry, -1);
+        entry->datastore = record->target;
+        catalog_count_file(catalog, entry, 1);
+        free(entry->file);
+        entry->file = file;
+        file = NULL;
+    }
+    if (job) {
+        job->record = *record;
+        job->committing = false;
+    }
+    pthread_cond_broadcast(&catalog->tree.changed);
+    tree_unlock(catalog);
+    free(file);
+}
+
+/* The partial gets its name, durably, then the record forgets the hidden one. The node is owned. */
+static int give_name(struct catalog *catalog, const struct job_record *record, struct entry *entry, const char *path,
+    struct sentence *why)
+{
+    struct datastore *target = place_datastore(catalog, record->target);
+    struct stat st;
+    if (!target)
+        return refuse(why, -EIO, "%s: datastore %s, the move's target, is away", path,
+            catalog->datastores[record->target]->name);
+    int error = place_directories(catalog, entry->parent, record->target, false);
+    if (!error)
+        error = place_rename(target, record->partial, path, false, true);
+    if (error == -ENOENT && target->ops->lookup(target, record->partial, &st) == 0) {
+        error = place_directories(catalog, entry->parent, record->target, true);
+        if (!error)
+            error = place_rename(target, record->partial, path, false, true);
+    }
+    if (error == -EEXIST)
+        return refuse(why, error, "%s: datastore %s has another file there; rename it, the moved disk is %s/%s meanwhile", path,
+            target->name, target->url ? target->url : target->name, record->partial);
+    if (error)
+        return refuse(why, error, "%s: the moved disk on datastore %s (%s) could not be given its name: %s", path, target->name,
+            record->partial, error_text(error));
+    event("job-renamed");
+    error = target->ops->sync_directory(target, path);
+    if (error)
+        return refuse(why, error, "%s: the directory on datastore %s could not be made durable: %s", path, target->name,
+            error_text(error));
+    tree_lock(catalog);
+    struct place place = place_of(entry);
+    tree_unlock(catalog);
+    place.file = NULL;
+    place.trouble = entry->trouble == TROUBLE_LOST ? TROUBLE_NONE : entry->trouble;
+    store_begin(catalog->store, true);
+    record_place(catalog, entry->id, &place);
+    error = store_commit(catalog->store);
+    if (error)
+        return refuse(why, error, "%s: the catalog could not be written", path);
+    event("job-named");
+    tree_lock(catalog);
+    free(entry->file);
+    entry->file = NULL;
+    entry->trouble = place.trouble;
+    tree_unlock(catalog);
+    return 0;
+}
+
+/* Only after the target's file stands durably under its name (law 16). */
+static int remove_source(struct catalog *catalog, const struct job_record *record, const char *path, struct sentence *why)
+{
+    struct datastore *source = place_datastore(catalog, record->source);
+    if (!source)
+        return refuse(why, -EIO, "%s: datastore %s, the move's source, is away; its old file stays until it is back", path,
+            catalog->datastores[record->source]->name);
+    int error = source->ops->remove(source, path, false);
+    if (error == -ENOENT || error == -ENOTDIR)
+        error = 0;
+    event("job-source-removed");
+    if (!error)
+        error = source->ops->sync_directory(source, path);
+    if (error == -ENOENT)
+        error = 0;
+    if (error)
+        return refuse(why, error, "%s: the old file on datastore %s, the move's source, could not be removed: %s", path,
+            source->name, error_text(error));
+    return 0;
+}
+
+static int complete(struct catalog *catalog, const struct job_record *record, struct sentence *why)
+{
+    struct hold hold;
+    char path[PATH_MAX];
+    int error = 0;
+    hold_init(&hold, catalog);
+    tree_lock(catalog);
+    for (;;) {
+        struct entry *entry = tree_get(&catalog->tree, record->node);
+        error = !entry || entry->orphan || !entry->parent ? -ENOENT : tree_path(entry, path);
+        if (error)
+            break;
+        hold.used[0] = entry->parent;
+        hold.owned[0] = entry;
+        if (hold_take(&hold))
+            break;
+        hold_wait(catalog);
+    }
+    tree_unlock(catalog);
+    if (error == -ENOENT)
+        return refuse(why, 0, "the disk of job %llu is gone; nothing was removed", (unsigned long long)record->id);
+    if (error)
+        return refuse(why, error, "the path of job %llu is too long", (unsigned long long)record->id);
+    error = give_name(catalog, record, hold.owned[0], path, why);
+    hold_release(&hold);
+    if (error)
+        return error;
+    /* The disk is in use again while its source's file goes: only its path stays. */
+    struct visit visit;
+    error = visit_begin(&visit, catalog, record->node);
+    if (error)
+        return refuse(why, error, "%s: the move's end has to wait: %s", path, error_text(error));
+    error = remove_source(catalog, record, visit.path, why);
+    visit_end(&visit);
+    return error;
+}
+
+int jobs_complete(struct catalog *catalog, const struct job_record *record, struct sentence *why)
+{
+    uint64_t id = record->id;
+    struct sentence unused = {""};
+    struct job *job;
+    if (!why)
+        why = &unused;
+    tree_lock(catalog);
+    while ((job = find(catalog, id)) && job->completing)
+        hold_wait(catalog);
+    if (job && job->record.state != JOB_RECORD_COMMITTED) {
+        tree_unlock(catalog);
+        return refuse(why, -EINVAL, "job %llu is not committed", (unsigned long long)id);
+    }
+    struct job_record copy;
+    if (job) {
+        job->completing = true;
+        copy = job->record;
+    }
+    tree_unlock(catalog);
+    if (!job)
+        return 0; /* somebody else completed it */
+    int error = complete(catalog, &copy, why);
+    if (!error) {
+        error = drop(catalog, id);
+        event("job-dropped");
+    }
+    if (error) {
+        tree_lock(catalog);
+        job = find(catalog, id);
+        if (job)
+            job->completing = false;
+        pthread_cond_broadcast(&catalog->tree.changed);
+        tree_unlock(catalog);
+    }
+    return error;
+}
+
+int jobs_settle(struct catalog *catalog, uint64_t node)
+{
+    struct job_record record;
+    struct sentence why = {""};
+    tree_lock(catalog);
+    struct job *job = job_of_node(catalog, node);
+    if (job)
+        record = job->record;
+    tree_unlock(catalog);
+    int error = job ? jobs_complete(catalog, &record, &why) : 0;
+    if (error)
+        log_error("%s", why.text);
+    return error ? -EIO : 0;
+}
+
+int jobs_abandon(struct catalog *catalog, const struct job_record *record)
+{
+    tree_lock(catalog);
+    struct job *job = find(catalog, record->id);
+    struct entry *entry = tree_get(&catalog->tree, record->node);
+    bool needed = (job && (job->committing || job->record.state == JOB_RECORD_COMMITTED)) ||
+                  (entry && entry->file && record->partial[0] && strcmp(entry->file, record->partial) == 0);
+    tree_unlock(catalog);
+    if (needed)
+        return -EBUSY; /* it may be the disk */
+    struct datastore *target = place_datastore(catalog, record->target);
+    int error = 0;
+    if (record->partial[0])
+        error = target ? target->ops->remove(target, record->partial, false) : -EIO;
+    if (error && error != -ENOENT) {
+        struct job_record abandoned = *record; /* not started over; its partial goes when the target lets it */
+        abandoned.state = JOB_RECORD_ABANDONED;
+        jobs_put(catalog, &abandoned);
+        return error;
+    }
+    return record->id ? drop(catalog, record->id) : 0;
+}
+
+int jobs_list(struct catalog *catalog, job_record_entry *entry, void *argument)
+{
+    uint64_t last = 0;
+    struct job_record record;
+    for (;;) {
+        bool found = false;
+        tree_lock(catalog);
+        list_for_each(link, &catalog->jobs) {
+            const struct job *job = container_of(link, struct job, link);
+            if (job->record.id > last && (!found || job->record.id < record.id)) {
+                record = job->record;
+                found = true;
+            }
+        }
+        tree_unlock(catalog);
+        if (!found)
+            return 0;
+        last = record.id;
+        if (entry(argument, &record) != 0)
+            return 0;
+    }
+}
+
+int jobs_store_result(struct catalog *catalog, uint64_t node, const struct job_result *result)
+{
+    store_begin(catalog->store, false);
+    store_run(catalog->store, STORE_RESULT_PUT, "iss", (int64_t)node, result->line, result->error);
+    return store_commit(catalog->store);
+}
+
+static int load_result(void *argument, struct store_row *row)
+{
+    struct job_result *result = argument;
+    snprintf(result->line, sizeof(result->line), "%s", store_text(row, 0));
+    snprintf(result->error, sizeof(result->error), "%s", store_text(row, 1));
+    return 1;
+}
+
+int jobs_load_result(struct catalog *catalog, uint64_t node, struct job_result *out)
+{
+    int found = store_select(catalog->store, STORE_RESULT, load_result, out, "i", (int64_t)node);
+    return found == 1 ? 0 : found < 0 ? found : -ENODATA;
+}

@@ -1,0 +1,195 @@
+#include "options.h"
+#include "pattern.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void usage(FILE *out)
+{
+    fprintf(out,
+        "usage: verify-load [options] FILE\n"
+        "  --size=BYTES       create FILE anew with this size (K, M, G, T); default: FILE as it is, full of zeroes\n"
+        "  --keep             do not touch FILE at the start; what it holds is unknown (or see --load)\n"
+        "  --range=OFF:LEN    keep to this part\n"
+        "  --direct | --map   O_DIRECT; or half of the requests through a shared map (default: page cache)\n"
+        "  --odd              half of the writes begin and end anywhere (default: multiples of --align)\n"
+        "  --align=BYTES      of the other requests; default 512, or 4096 if a direct file refuses that\n"
+        "  --writers=N --readers=N --seconds=N --seed=N --think=US --smallest=BYTES --largest=BYTES\n"
+        "  --until-eof        run until stdin closes; SIGTERM and SIGINT always end the load\n"
+        "  --flush=N          fdatasync after every N writes of a writer\n"
+        "  --sparse=PERCENT   so many regions are never written and must stay zero\n"
+        "  --punch=PERCENT    so many of the writes punch a hole\n"
+        "  --status=FD        a line a second\n"
+        "  --tolerate-errors  a failed request is counted, not a failure (its effect is unknown)\n"
+        "  --save=HISTORY     write the final history;  --load=HISTORY  go on from one\n"
+        "  --check=HISTORY    no load: prove FILE against a history\n");
+}
+
+static uint64_t parse_size(const char *text, char **end)
+{
+    uint64_t value = strtoull(text, end, 0);
+    const char *units = "KMGT", *unit = **end ? strchr(units, **end) : NULL;
+    if (unit) {
+        value <<= 10 * (unit - units + 1);
+        ++*end;
+    }
+    return value;
+}
+
+static uint64_t number(const char *text)
+{
+    char *end;
+    uint64_t value = parse_size(text, &end);
+    if (*end || end == text) {
+        fprintf(stderr, "verify-load: not a number: %s\n", text);
+        exit(2);
+    }
+    return value;
+}
+
+static void parse_range(struct options *options, const char *text)
+{
+    char *end;
+    options->range_offset = parse_size(text, &end);
+    options->range_length = *end == ':' ? number(end + 1) : 0;
+    if (*end != ':' || options->range_length == 0 || options->range_offset % BLOCK || options->range_length % BLOCK) {
+        fprintf(stderr, "verify-load: --range wants OFFSET:LENGTH in multiples of 512\n");
+        exit(2);
+    }
+}
+
+static const struct option LONG[] = {
+    {"size", 1, 0, 's'},
+    {"keep", 0, 0, 'k'},
+    {"fill", 0, 0, 'i'},
+    {"range", 1, 0, 'r'},
+    {"direct", 0, 0, 'd'},
+    {"map", 0, 0, 'm'},
+    {"odd", 0, 0, 'o'},
+    {"align", 1, 0, 'a'},
+    {"writers", 1, 0, 'W'},
+    {"readers", 1, 0, 'R'},
+    {"seconds", 1, 0, 't'},
+    {"seed", 1, 0, 'S'},
+    {"think", 1, 0, 'T'},
+    {"smallest", 1, 0, 'n'},
+    {"largest", 1, 0, 'x'},
+    {"until-eof", 0, 0, 'e'},
+    {"flush", 1, 0, 'f'},
+    {"sparse", 1, 0, 'z'},
+    {"punch", 1, 0, 'p'},
+    {"status", 1, 0, 'q'},
+    {"tolerate-errors", 0, 0, 'E'},
+    {"save", 1, 0, 'v'},
+    {"load", 1, 0, 'l'},
+    {"check", 1, 0, 'c'},
+    {"no-final", 0, 0, 'F'},
+    {"help", 0, 0, 'h'},
+    {0},
+};
+
+static void set_option(struct options *options, int letter, const char *value)
+{
+    switch (letter) {
+    case 's':
+        options->size = number(value);
+        break;
+    case 'k':
+        options->keep = true;
+        break;
+    case 'i':
+        options->fill = true;
+        break;
+    case 'r':
+        parse_range(options, value);
+        break;
+    case 'd':
+        options->direct = true;
+        break;
+    case 'm':
+        options->map = true;
+        break;
+    case 'o':
+        options->odd = true;
+        break;
+    case 'a':
+        options->align = (unsigned)number(value);
+        break;
+    case 'W':
+        options->writers = (unsigned)number(value);
+        break;
+    case 'R':
+        options->readers = (unsigned)number(value);
+        break;
+    case 't':
+        options->seconds = (unsigned)number(value);
+        break;
+    case 'S':
+        options->seed = number(value);
+        break;
+    case 'T':
+        options->think_us = (unsigned)number(value);
+        break;
+    case 'n':
+        options->smallest = (unsigned)number(value);
+        break;
+    case 'x':
+        options->largest = (unsigned)number(value);
+        break;
+    case 'e':
+        options->until_eof = true;
+        break;
+    case 'f':
+        options->flush_every = (unsigned)number(value);
+        break;
+    case 'z':
+        options->sparse = (unsigned)number(value);
+        break;
+    case 'p':
+        options->punch = (unsigned)number(value);
+        break;
+    case 'q':
+        options->status_fd = (int)number(value);
+        break;
+    case 'E':
+        options->tolerate = true;
+        break;
+    case 'v':
+        options->save = value;
+        break;
+    case 'l':
+        options->load = value;
+        break;
+    case 'c':
+        options->check = value;
+        break;
+    case 'F':
+        options->no_final = true;
+        break;
+    case 'h':
+        usage(stdout);
+        exit(0);
+    default:
+        usage(stderr);
+        exit(2);
+    }
+}
+
+void options_parse(struct options *options, int argc, char **argv)
+{
+    int letter;
+    *options = (struct options){.writers = 4, .readers = 2, .flush_every = 64, .seed = 1, .status_fd = -1};
+    options->smallest = BLOCK;
+    options->largest = LARGEST;
+    while ((letter = getopt_long(argc, argv, "h", LONG, NULL)) != -1)
+        set_option(options, letter, optarg);
+    bool sizes = options->smallest && options->smallest <= options->largest && options->largest <= LARGEST;
+    if (optind != argc - 1 || !sizes || options->align % BLOCK || options->align > 4096 || options->sparse > 99 ||
+        (options->direct && options->map)) {
+        usage(stderr);
+        exit(2);
+    }
+    options->file = argv[optind];
+}
