@@ -1,5 +1,6 @@
 #include "backends/aio.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -123,6 +124,7 @@ static struct aio_queue *queue_of(struct aio *aio, struct reactor *reactor)
             log_warning("no asynchronous I/O on reactor %u: %s; threads are used instead", reactor_index(reactor),
                 error_text(error));
     }
+    assert(!*slot || (*slot)->reactor == reactor); /* an index is not used again while a datastore lives */
     return *slot && (*slot)->context ? *slot : NULL;
 }
 

@@ -1,5 +1,5 @@
-/* arena: which of a table's equal pieces (slots, chunks) are free. Pieces become usable in batches: populated and locked in
- * memory before the first is handed out, so that an idle worker is small. Never shrinks. One thread. */
+/* arena: which of a table's equal pieces (slots, chunks) are free. Pieces become usable in batches: populated and
+ * locked in memory before the first is handed out, so that an idle worker is small. Never shrinks. One thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -21,8 +21,8 @@ int arena_init(struct arena *arena, unsigned total, unsigned batch,
     int (*prepare)(void *argument, unsigned first, unsigned count), void *argument);
 void arena_end(struct arena *arena);
 
-/* At a worker's start, before the first take: prepares what reaches below top and frees what is not in use. in_use: one bool
- * for each piece. 0 or -errno. */
+/* At a worker's start, before the first take: prepares what reaches below top and frees what is not in use. in_use: one
+ * bool for each piece. 0 or -errno. */
 int arena_adopt(struct arena *arena, unsigned top, const bool *in_use);
 
 /* Makes sure that count pieces are free; false when there are not so many. */

@@ -1,12 +1,12 @@
-/* budget: what each datastore may hold of one reactor's slots and chunks, so that one that hangs leaves the others theirs
- * (law 14). Arithmetic; one thread; time is passed in.
+/* budget: what each datastore may hold of one reactor's slots and chunks, so that one that hangs leaves the others
+ * theirs (law 14). Arithmetic; one thread; time is passed in.
  *
  *   - A datastore is stalled when it holds something and has given back nothing for BUDGET_STALL_NS.
- *   - Stalled, it gets nothing beyond half, and, while all together hold three quarters, nothing beyond its even part of
- *     the last quarter: what comes for it is refused.
- *   - While all hold three quarters, reading pauses as long as one that is not stalled has more than its even part: it works,
- *     so something comes back soon, or it is stalled (at the latest in BUDGET_STALL_NS) and reading goes on. So the others
- *     always find something.
+ *   - Stalled, it gets nothing beyond half, and, while all together hold three quarters, nothing beyond its even part
+ * of the last quarter: what comes for it is refused.
+ *   - While all hold three quarters, reading pauses as long as one that is not stalled has more than its even part: it
+ * works, so something comes back soon, or it is stalled (at the latest in BUDGET_STALL_NS) and reading goes on. So the
+ * others always find something.
  *   - With one datastore there is nobody to protect: nothing is refused, nothing pauses. */
 #pragma once
 

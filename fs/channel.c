@@ -1,13 +1,17 @@
-/* Reading: one slot is noted READING, its header and page and a window of 16 free chunks go to readv; what the request did not
- * use of the window stays for the next. So a request of any length costs one readv and no copy, and a small one holds no chunk.
+/* Reading: one slot is noted READING, its header and page and a window of 16 free chunks go to readv; what the request
+ * did not use of the window stays for the next. So a request of any length costs one readv and no copy, and a small one
+ * holds no chunk.
  *
- * Taking up: a new worker judges every slot of its table before it does anything, so that the arena knows which chunks are
- * in use; then it answers what is DONE, then executes what is pending, then reads. All that on the reactor's thread.
+ * Taking up: a new worker judges every slot of its table before it does anything, so that the arena knows which chunks
+ * are in use; then it answers what is DONE, then executes what is pending, then reads. All that on the reactor's
+ * thread.
  *
- * What stops reading: no free slot, less than a window of free chunks, or the budget (fs/budget.h). What gives back resumes it.
+ * What stops reading: no free slot, less than a window of free chunks, or the budget (fs/budget.h). What gives back
+ * resumes it.
  *
- * The clones of one mount share the kernel's queue. EPOLLEXCLUSIVE, because it would otherwise wake every reactor for each
- * request; for the same reason nobody may poll another descriptor of the mount beside us (the keeper looks now and then). */
+ * The clones of one mount share the kernel's queue. EPOLLEXCLUSIVE, because it would otherwise wake every reactor for
+ * each request; for the same reason nobody may poll another descriptor of the mount beside us (the keeper looks now and
+ * then). */
 #include "fs/channel.h"
 
 #include <errno.h>
@@ -58,7 +62,8 @@ static int lay_body(struct channel *channel, struct request *request)
     size_t left = length > SLOT_HEADER ? length - SLOT_HEADER : 0;
     for (unsigned i = 0; left > 0; i++) {
         size_t size = i == 0 ? FUSE_PAGE : CHUNK_SIZE;
-        void *memory = i == 0 ? slot_payload(slot) : session_chunk(channel->session, channel->index, slot->chunks[i - 1]);
+        void *memory = i == 0 ? slot_payload(slot)
+                              : session_chunk(channel->session, channel->index, slot->chunks[i - 1]);
         rest[count] = (struct iovec){memory, left < size ? left : size};
         left -= rest[count++].iov_len;
     }
@@ -111,15 +116,16 @@ static void execute(struct channel *channel, struct request *request)
     request->slot->attempts++;
     if (error)
         request_reply(request, error);
-    else if (request->in->opcode == FUSE_WRITE && (request->body_length < sizeof(struct fuse_write_in) ||
-             ((const struct fuse_write_in *)request->body)->size != request->in->len - SLOT_HEADER))
+    else if (request->in->opcode == FUSE_WRITE &&
+             (request->body_length < sizeof(struct fuse_write_in) ||
+                 ((const struct fuse_write_in *)request->body)->size != request->in->len - SLOT_HEADER))
         request_reply(request, -EIO);
     else
         request_dispatch(request);
 }
 
-void channel_write(struct channel *channel, uint64_t unique, int error, const struct iovec *iov, int count,
-    size_t length)
+void channel_write(
+    struct channel *channel, uint64_t unique, int error, const struct iovec *iov, int count, size_t length)
 {
     struct fuse_out_header out = {.error = error, .unique = unique};
     struct iovec all[REQUEST_IOV + 1] = {{&out, sizeof(out)}};
@@ -154,8 +160,8 @@ static bool fill_window(struct channel *channel)
     while (channel->window_count < SLOT_CHUNKS)
         channel->window[channel->window_count++] = (uint32_t)arena_take(&channel->chunks);
     for (unsigned i = 0; i < SLOT_CHUNKS; i++)
-        channel->iov[1 + i] =
-            (struct iovec){session_chunk(channel->session, channel->index, channel->window[i]), CHUNK_SIZE};
+        channel->iov[1 + i] = (struct iovec){
+            session_chunk(channel->session, channel->index, channel->window[i]), CHUNK_SIZE};
     return true;
 }
 
@@ -250,7 +256,8 @@ static void start_polling(struct channel *channel)
 /* Those that wait for a buffer first: they are older than what was not read yet. */
 static void serve_waiters(struct channel *channel)
 {
-    list_for_each_safe (link, &channel->buffer_waiters) {
+    list_for_each_safe(link, &channel->buffer_waiters)
+    {
         struct request *request = container_of(link, struct request, buffer_link);
         int error = request_give_chunks(request);
         if (error == -EAGAIN)
@@ -287,8 +294,7 @@ void channel_release(struct channel *channel, struct request *request)
     struct slot *slot = request->slot;
     unsigned held = slot->chunk_count;
     if (request->accounted >= 0)
-        budget_put(
-            &channel->budget, (unsigned)request->accounted, held + request->borrowed_count, clock_now());
+        budget_put(&channel->budget, (unsigned)request->accounted, held + request->borrowed_count, clock_now());
     for (unsigned i = 0; i < held; i++)
         arena_put(&channel->chunks, slot->chunks[i]);
     for (unsigned i = 0; i < request->borrowed_count; i++)
@@ -310,7 +316,8 @@ static void end_overdue(struct channel *channel, struct request *request, uint64
     if (channel->timeout_logged == 0 || now - channel->timeout_logged >= LOG_PAUSE_NS) {
         struct catalog *catalog = channel->fs->catalog;
         channel->timeout_logged = now;
-        log_warning("datastore %s: a request (opcode %u, node %llu) was not answered within %.1f s: it ends with an I/O error",
+        log_warning(
+            "datastore %s: a request (opcode %u, node %llu) was not answered within %.1f s: it ends with an I/O error",
             request->accounted < 0 ? "of several" : catalog_datastore(catalog, (unsigned)request->accounted)->name,
             request->in->opcode, (unsigned long long)request->in->nodeid, (double)request->timeout / (double)NS_PER_S);
     }
@@ -324,7 +331,8 @@ static void tick(struct timer *timer)
 {
     struct channel *channel = container_of(timer, struct channel, timer);
     uint64_t now = clock_now();
-    list_for_each_safe (link, &channel->active) {
+    list_for_each_safe(link, &channel->active)
+    {
         struct request *request = container_of(link, struct request, link);
         if (!request->answered && request->timeout && now - request->started >= request->timeout)
             end_overdue(channel, request, now);

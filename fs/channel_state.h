@@ -40,18 +40,20 @@ struct channel {
 /* request_block's call. */
 enum request_call { CALL_NONE, CALL_QUEUED, CALL_RUNNING, CALL_CANCELLED };
 
-/* Writes an answer though the handler has not given one yet: the deadline's. The request stays until the handler has. */
+/* Writes an answer though the handler has not given one yet: the deadline's. The request stays until the handler has.
+ */
 void request_answer_early(struct request *request, int error);
 
-/* Chunks for buffer_length bytes, all or none. -EAGAIN: not so many are free; -EBUSY: more than its datastore may have now. */
+/* Chunks for buffer_length bytes, all or none. -EAGAIN: not so many are free; -EBUSY: more than its datastore may have
+ * now. */
 int request_give_chunks(struct request *request);
 
 /* Something came back: readers and those that wait for buffers may go on. */
 void channel_resume(struct channel *channel);
 
 /* A reply's bytes go to the kernel. Logs what is no race with an interrupted request. */
-void channel_write(struct channel *channel, uint64_t unique, int error, const struct iovec *iov, int count,
-    size_t length);
+void channel_write(
+    struct channel *channel, uint64_t unique, int error, const struct iovec *iov, int count, size_t length);
 
 /* The request's memory is free again. */
 void channel_release(struct channel *channel, struct request *request);

@@ -53,7 +53,8 @@ static bool is_mounted(const char *mountpoint)
     FILE *table = fopen("/proc/self/mountinfo", "re");
     bool found = false;
     while (table && !found && fgets(line, sizeof(line), table)) {
-        if (sscanf(line, "%*s %*s %*s %*s %4095s", raw) == 1 && strstr(line, " fuse.svmfs ") && octal_escaped(raw, point))
+        if (sscanf(line, "%*s %*s %*s %*s %4095s", raw) == 1 && strstr(line, " fuse.svmfs ") &&
+            octal_escaped(raw, point))
             found = strcmp(point, mountpoint) == 0;
     }
     if (table)
@@ -87,7 +88,8 @@ static int lock(int fd, const char *directory, struct sentence *why)
             return refuse(why, -errno, "%s cannot be locked: %s", directory, error_text(errno));
         bool known = holder_of(fd, &pid, mountpoint);
         if ((known && is_mounted(mountpoint)) || clock_now() >= end)
-            return refuse(why, -EBUSY, "%s is in use: process %d serves the mount at %s with it", directory, pid, mountpoint);
+            return refuse(
+                why, -EBUSY, "%s is in use: process %d serves the mount at %s with it", directory, pid, mountpoint);
         nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
     }
     return 0;

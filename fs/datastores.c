@@ -69,8 +69,8 @@ static void scan_late(struct datastores *datastores, const struct datastore *dat
     struct sentence why = {""};
     int error = names_rescan(datastores->catalog, &found, &gone, &why);
     if (error)
-        log_warning("the names of datastore %s were not read: %s", datastore->name,
-            why.text[0] ? why.text : error_text(error));
+        log_warning(
+            "the names of datastore %s were not read: %s", datastore->name, why.text[0] ? why.text : error_text(error));
     else
         log_info("datastore %s came late: %u names found, %u gone", datastore->name, found, gone);
 }
@@ -142,8 +142,8 @@ static void await_openers(struct datastores *datastores, uint64_t patience_ns)
     datastores->started = true;
     for (unsigned i = 0; i < datastores->count; i++)
         if (!datastores->openers[i].tried)
-            log_warning("datastore %s does not answer; the mount goes on without it until it does",
-                datastores->array[i]->name);
+            log_warning(
+                "datastore %s does not answer; the mount goes on without it until it does", datastores->array[i]->name);
     pthread_mutex_unlock(&datastores->mutex);
 }
 

@@ -1,5 +1,6 @@
-/* datastores: the mount's datastores, each opened by a thread of its own that tries until it is there. One that is away or
- * hangs is reported and delays nobody for longer than the patience given; when it comes later its names are scanned. */
+/* datastores: the mount's datastores, each opened by a thread of its own that tries until it is there. One that is away
+ * or hangs is reported and delays nobody for longer than the patience given; when it comes later its names are scanned.
+ */
 #pragma once
 
 #include "catalog/catalog.h"
@@ -7,8 +8,8 @@
 
 struct datastores;
 
-/* Makes all, in the configuration's order, and waits until each was tried once, at most for patience_ns. 0 or -errno with a
- * sentence: a configuration that cannot be served; never because a datastore is away. */
+/* Makes all, in the configuration's order, and waits until each was tried once, at most for patience_ns. 0 or -errno
+ * with a sentence: a configuration that cannot be served; never because a datastore is away. */
 int datastores_open(struct datastores **out, const struct config *config, const struct datastore_ops *const *backends,
     uint64_t patience_ns, struct sentence *why);
 
@@ -19,8 +20,8 @@ unsigned datastores_count(const struct datastores *datastores);
 /* The catalog is there: names of late ones go into it. Once. */
 void datastores_publish(struct datastores *datastores, struct catalog *catalog);
 
-/* No thread begins anything with the catalog any more. Waits for those that do, at most for patience_ns; false: one still hangs. Before
- * catalog_close. */
+/* No thread begins anything with the catalog any more. Waits for those that do, at most for patience_ns; false: one
+ * still hangs. Before catalog_close. */
 bool datastores_settle(struct datastores *datastores, uint64_t patience_ns);
 
 /* After datastores_settle was true, and after catalog_close. NULL is fine. */

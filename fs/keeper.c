@@ -1,10 +1,12 @@
-/* The keeper's life: claim the state directory, mount, answer FUSE_INIT, make the session's memory and the clones; start a
- * worker and give it all that; wait. When the worker dies the next one is started as soon as the old one is reaped: then none
- * of its threads runs, and what it had sent to a local image has landed (law 6). One thread, one poll(2), little memory.
+/* The keeper's life: claim the state directory, mount, answer FUSE_INIT, make the session's memory and the clones;
+ * start a worker and give it all that; wait. When the worker dies the next one is started as soon as the old one is
+ * reaped: then none of its threads runs, and what it had sent to a local image has landed (law 6). One thread, one
+ * poll(2), little memory.
  *
- * The end: umount makes the worker's reads fail: it says GONE (the keeper itself looks once a second: see mount_is_gone), the
- * keeper says STOP, the worker finishes, persists its jobs, exits. SIGTERM: a child of the keeper unmounts while the worker
- * still serves, since an umount writes out what is dirty; then the same. What does not end in time is ended by force. */
+ * The end: umount makes the worker's reads fail: it says GONE (the keeper itself looks once a second: see
+ * mount_is_gone), the keeper says STOP, the worker finishes, persists its jobs, exits. SIGTERM: a child of the keeper
+ * unmounts while the worker still serves, since an umount writes out what is dirty; then the same. What does not end in
+ * time is ended by force. */
 #include "fs/keeper.h"
 
 #include <errno.h>
@@ -202,7 +204,7 @@ static void worker_ended(struct keeper *keeper, int status)
         log_warning("the worker (process %d) ended with status %d: the next one starts", pid, WEXITSTATUS(status));
     if (keeper->ready && keeper->quick_deaths >= FIRST_TRIES) {
         refuse_mount(keeper, refuse(keeper->why, -EIO, "%s: the worker dies at its start (wait status %#x)",
-            keeper->options->mountpoint, (unsigned)status));
+                                 keeper->options->mountpoint, (unsigned)status));
         return;
     }
     uint64_t delay = 0;
@@ -304,8 +306,8 @@ static int open_clones(struct keeper *keeper)
     for (; keeper->clone_count < keeper->session.head->reactors; keeper->clone_count++) {
         int fd = mount_clone(&keeper->fuse);
         if (fd < 0)
-            return refuse(keeper->why, fd, "%s: /dev/fuse cannot be cloned: %s", keeper->options->mountpoint,
-                error_text(fd));
+            return refuse(
+                keeper->why, fd, "%s: /dev/fuse cannot be cloned: %s", keeper->options->mountpoint, error_text(fd));
         keeper->clones[keeper->clone_count] = fd;
     }
     return 0;
@@ -355,11 +357,16 @@ static int serve(struct keeper *keeper)
     return error;
 }
 
-int keeper_serve(const struct keeper_options *options, void (*ready)(void *argument), void *argument,
-    struct sentence *why)
+int keeper_serve(
+    const struct keeper_options *options, void (*ready)(void *argument), void *argument, struct sentence *why)
 {
-    struct keeper keeper = {.options = options, .ready = ready, .ready_argument = argument, .why = why, .socket = -1,
-        .signals = -1, .fuse.fd = -1};
+    struct keeper keeper = {.options = options,
+        .ready = ready,
+        .ready_argument = argument,
+        .why = why,
+        .socket = -1,
+        .signals = -1,
+        .fuse.fd = -1};
     sigset_t before;
     keeper.lock = claim_state(options->config->state, options->mountpoint, why);
     if (keeper.lock < 0)

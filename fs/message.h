@@ -33,6 +33,6 @@ struct message {
 int message_send(int socket, const struct message *message, const int *descriptors, unsigned count);
 int message_say(int socket, enum message_kind kind);
 
-/* 1: one came; 0: the other side is gone; -EAGAIN where the socket does not block; -errno. count descriptors were put into
- * descriptors (MESSAGE_DESCRIPTORS of room). */
+/* 1: one came; 0: the other side is gone; -EAGAIN where the socket does not block; -errno. count descriptors were put
+ * into descriptors (MESSAGE_DESCRIPTORS of room). */
 int message_receive(int socket, struct message *message, int *descriptors, unsigned *count);

@@ -29,16 +29,26 @@ static const struct mount_flag {
     const char *name;
     unsigned long set, clear;
 } flags_known[] = {
-    {"ro", MS_RDONLY, 0}, {"rw", 0, MS_RDONLY},
-    {"nosuid", MS_NOSUID, 0}, {"suid", 0, MS_NOSUID},
-    {"nodev", MS_NODEV, 0}, {"dev", 0, MS_NODEV},
-    {"noexec", MS_NOEXEC, 0}, {"exec", 0, MS_NOEXEC},
-    {"noatime", MS_NOATIME, 0}, {"atime", 0, MS_NOATIME},
-    {"nodiratime", MS_NODIRATIME, 0}, {"diratime", 0, MS_NODIRATIME},
-    {"relatime", MS_RELATIME, 0}, {"norelatime", 0, MS_RELATIME},
-    {"strictatime", MS_STRICTATIME, 0}, {"nostrictatime", 0, MS_STRICTATIME},
-    {"lazytime", MS_LAZYTIME, 0}, {"nolazytime", 0, MS_LAZYTIME},
-    {"sync", MS_SYNCHRONOUS, 0}, {"async", 0, MS_SYNCHRONOUS},
+    {"ro", MS_RDONLY, 0},
+    {"rw", 0, MS_RDONLY},
+    {"nosuid", MS_NOSUID, 0},
+    {"suid", 0, MS_NOSUID},
+    {"nodev", MS_NODEV, 0},
+    {"dev", 0, MS_NODEV},
+    {"noexec", MS_NOEXEC, 0},
+    {"exec", 0, MS_NOEXEC},
+    {"noatime", MS_NOATIME, 0},
+    {"atime", 0, MS_NOATIME},
+    {"nodiratime", MS_NODIRATIME, 0},
+    {"diratime", 0, MS_NODIRATIME},
+    {"relatime", MS_RELATIME, 0},
+    {"norelatime", 0, MS_RELATIME},
+    {"strictatime", MS_STRICTATIME, 0},
+    {"nostrictatime", 0, MS_STRICTATIME},
+    {"lazytime", MS_LAZYTIME, 0},
+    {"nolazytime", 0, MS_LAZYTIME},
+    {"sync", MS_SYNCHRONOUS, 0},
+    {"async", 0, MS_SYNCHRONOUS},
     {"dirsync", MS_DIRSYNC, 0},
 };
 
@@ -84,8 +94,8 @@ int mount_options_parse(const char *options, unsigned long *flags, char *data, s
 
 void mount_negotiate(const struct fuse_init_in *in, struct fuse_init_out *out)
 {
-    /* Not wanted: ATOMIC_O_TRUNC (truncate has one path), AUTO_INVAL_DATA (stale reads beside writes), WRITEBACK_CACHE, locks
-     * (they stay with the kernel), NO_OPEN_SUPPORT, HAS_RESEND (slots or resend, never both). */
+    /* Not wanted: ATOMIC_O_TRUNC (truncate has one path), AUTO_INVAL_DATA (stale reads beside writes), WRITEBACK_CACHE,
+     * locks (they stay with the kernel), NO_OPEN_SUPPORT, HAS_RESEND (slots or resend, never both). */
     static const uint64_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
                                    FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_HANDLE_KILLPRIV_V2 |
                                    FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_INIT_EXT | FUSE_SETXATTR_EXT |
@@ -135,8 +145,8 @@ static int answer_init(struct fuse_mount *fuse, struct sentence *why)
         struct fuse_init_out body;
     } out = {{sizeof(out), 0, in.unique}, fuse->init_out};
     if (write(fuse->fd, &out, sizeof(out)) < 0)
-        return refuse(why, -errno, "%s: the kernel did not take the answer to FUSE_INIT: %s", fuse->point,
-            error_text(errno));
+        return refuse(
+            why, -errno, "%s: the kernel did not take the answer to FUSE_INIT: %s", fuse->point, error_text(errno));
     return 0;
 }
 
@@ -150,7 +160,8 @@ static int device_of(const char *path, dev_t *device)
     return 0;
 }
 
-int mount_open(struct fuse_mount *fuse, const char *source, const char *point, const char *options, struct sentence *why)
+int mount_open(
+    struct fuse_mount *fuse, const char *source, const char *point, const char *options, struct sentence *why)
 {
     unsigned long flags;
     char data[DATA_MAX];

@@ -17,17 +17,18 @@ struct fuse_mount {
 
 /* Mounts, reads FUSE_INIT and answers it. source: what /proc/mounts shows. options: comma separated; what is no flag of
  * mount(2) and no security context is left out. Everything is undone on failure. 0 or -errno with a sentence. */
-int mount_open(struct fuse_mount *fuse, const char *source, const char *point, const char *options, struct sentence *why);
+int mount_open(
+    struct fuse_mount *fuse, const char *source, const char *point, const char *options, struct sentence *why);
 
 /* A further non-blocking descriptor of the mount, on which a reactor reads. -errno. */
 int mount_clone(const struct fuse_mount *fuse);
 
-/* Has the kernel closed the connection? One system call; never left waiting on: the kernel wakes whoever polls a descriptor
- * of the mount for each request. */
+/* Has the kernel closed the connection? One system call; never left waiting on: the kernel wakes whoever polls a
+ * descriptor of the mount for each request. */
 bool mount_is_gone(const struct fuse_mount *fuse);
 
-/* umount as umount(8) does it, waiting for what is dirty; when files are open: written out and detached, -EBUSY. Needs a
- * worker that serves; may block. */
+/* umount as umount(8) does it, waiting for what is dirty; when files are open: written out and detached, -EBUSY. Needs
+ * a worker that serves; may block. */
 int mount_detach(const struct fuse_mount *fuse);
 
 /* Ends it by force: nothing is waited for. For when nobody serves any more. */

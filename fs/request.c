@@ -1,6 +1,6 @@
-/* Answers, holds, buffers, budgets of requests. A request is released when its handler has answered (finished) and nobody
- * holds it. A timeout may have answered before (answered): then the handler's own answer goes nowhere, but it still ends the
- * request: what runs may refer to its memory until then. */
+/* Answers, holds, buffers, budgets of requests. A request is released when its handler has answered (finished) and
+ * nobody holds it. A timeout may have answered before (answered): then the handler's own answer goes nowhere, but it
+ * still ends the request: what runs may refer to its memory until then. */
 #include "fs/request.h"
 
 #include <assert.h>
@@ -128,7 +128,8 @@ bool request_account(struct request *request, unsigned datastore)
     }
     if (channel->refusal_logged == 0 || now - channel->refusal_logged >= LOG_PAUSE_NS) {
         channel->refusal_logged = now;
-        log_warning("datastore %s does not answer and has its share of the requests: further ones end with an I/O error",
+        log_warning(
+            "datastore %s does not answer and has its share of the requests: further ones end with an I/O error",
             datastore_of(request, datastore)->name);
     }
     return false;
@@ -174,8 +175,8 @@ void request_block(struct request *request, struct datastore *datastore, int (*c
     begin_call(request, within ? datastore->pool : NULL, call, after);
 }
 
-void request_block_control(struct request *request, int (*call)(struct request *),
-    void (*after)(struct request *, int error))
+void request_block_control(
+    struct request *request, int (*call)(struct request *), void (*after)(struct request *, int error))
 {
     if (request->timeout < request->channel->longest_timeout)
         request->timeout = request->channel->longest_timeout;

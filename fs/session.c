@@ -9,10 +9,10 @@
 
 #include "base/log.h"
 
-#define HANDLES   65536u
-#define SLOTS_MIN 128u
+#define HANDLES    65536u
+#define SLOTS_MIN  128u
 #define CHUNKS_MIN (4 * SLOT_CHUNKS)
-#define CLAIMED   UINT64_MAX /* a handle's nodeid while its other fields are written */
+#define CLAIMED    UINT64_MAX /* a handle's nodeid while its other fields are written */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -35,7 +35,8 @@ static void lay_out(struct session_head *head)
     head->size = head->chunks_offset + (uint64_t)head->reactors * head->chunks * CHUNK_SIZE;
 }
 
-/* Not in a core: a dump of the buffers would prolong a restart. Not in children: a fork would take the pages' lock away. */
+/* Not in a core: a dump of the buffers would prolong a restart. Not in children: a fork would take the pages' lock
+ * away. */
 static int map(struct session *session, uint64_t size)
 {
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, session->fd, 0);
@@ -132,8 +133,7 @@ void session_keep_head(struct session *session)
 struct slot *session_slot(const struct session *session, unsigned reactor, unsigned index)
 {
     const struct session_head *head = session->head;
-    return (struct slot *)(session->base + head->slots_offset +
-                           ((uint64_t)reactor * head->slots + index) * SLOT_SIZE);
+    return (struct slot *)(session->base + head->slots_offset + ((uint64_t)reactor * head->slots + index) * SLOT_SIZE);
 }
 
 uint8_t *session_chunk(const struct session *session, unsigned reactor, unsigned index)

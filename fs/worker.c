@@ -1,8 +1,10 @@
-/* In the order that makes the pause after a death short: the session's memory, the datastores (in parallel), the catalog's records,
- * reactors, handlers, channels: with the first channel the mount is served. The jobs are taken up after that, on a thread of their own.
+/* In the order that makes the pause after a death short: the session's memory, the datastores (in parallel), the
+ * catalog's records, reactors, handlers, channels: with the first channel the mount is served. The jobs are taken up
+ * after that, on a thread of their own.
  *
- * Then the main thread only watches: the keeper's words, the channels' word that the mount is gone, and, once a second, whether
- * every reactor still turns: that is the heartbeat. A keeper that died is no reason to stop: the descriptors are ours too. */
+ * Then the main thread only watches: the keeper's words, the channels' word that the mount is gone, and, once a second,
+ * whether every reactor still turns: that is the heartbeat. A keeper that died is no reason to stop: the descriptors
+ * are ours too. */
 #include "fs/worker.h"
 
 #include <errno.h>
@@ -24,9 +26,9 @@
 #include "fs/open.h"
 
 #define BEAT_NS              NS_PER_S
-#define FIRST_PATIENCE_NS    (5 * NS_PER_S)   /* for a datastore that hangs, when the mount is made */
+#define FIRST_PATIENCE_NS    (5 * NS_PER_S)    /* for a datastore that hangs, when the mount is made */
 #define NEXT_PATIENCE_NS     (500 * NS_PER_MS) /* and when guests wait */
-#define STOP_MARGIN_NS       (2 * NS_PER_S)   /* beyond the longest timeout of a datastore */
+#define STOP_MARGIN_NS       (2 * NS_PER_S)    /* beyond the longest timeout of a datastore */
 #define STOP_PATIENCE_NS     (30 * NS_PER_S)
 #define SETTLE_PATIENCE_NS   NS_PER_S
 #define CONTROL_POOL_THREADS 16
@@ -90,8 +92,8 @@ static int open_names(struct worker *worker, struct sentence *why)
 {
     struct filesystem *fs = &worker->fs;
     bool first = atomic_load(&fs->session.head->served) == 0;
-    int error = datastores_open(&worker->datastores, &worker->config, worker->backends,
-        first ? FIRST_PATIENCE_NS : NEXT_PATIENCE_NS, why);
+    int error = datastores_open(
+        &worker->datastores, &worker->config, worker->backends, first ? FIRST_PATIENCE_NS : NEXT_PATIENCE_NS, why);
     if (error)
         return error;
     error = catalog_open(&fs->catalog, worker->config.state, datastores_array(worker->datastores),
@@ -111,7 +113,8 @@ static int open_engine(struct worker *worker, struct sentence *why)
         error = handlers_open(fs);
     worker->disks = (struct control_disks){open_files_disk, fs->files};
     if (!error)
-        error = control_open(&fs->control, &worker->config, fs->catalog, &worker->disks, fs->reactors, fs->reactor_count);
+        error = control_open(
+            &fs->control, &worker->config, fs->catalog, &worker->disks, fs->reactors, fs->reactor_count);
     return error ? refuse(why, error, "the worker cannot start: %s", error_text(error)) : 0;
 }
 
@@ -211,7 +214,8 @@ static void watch(struct worker *worker)
             beat(worker);
             next = now + BEAT_NS;
         }
-        struct pollfd polled[] = {{.fd = worker->fs.gone_fd, .events = POLLIN}, {.fd = worker->socket, .events = POLLIN}};
+        struct pollfd polled[] = {
+            {.fd = worker->fs.gone_fd, .events = POLLIN}, {.fd = worker->socket, .events = POLLIN}};
         if (poll(polled, 2, (int)((next - now + NS_PER_MS - 1) / NS_PER_MS)) <= 0)
             continue;
         if (polled[0].revents)

@@ -150,7 +150,8 @@ void job_unpark(struct job *job)
 static int back_off(struct job *job, unsigned attempt)
 {
     struct timespec at = after(BACK_OFF << attempt);
-    job_move(job, JOB_PAUSED);
+    if (job_state(job) != JOB_PAUSED)
+        job_move(job, JOB_PAUSED);
     pthread_mutex_lock(&job->mutex);
     for (int error = 0; !job->suspend && !job->cancel && (!error || job->pause);)
         error = job->pause ? pthread_cond_wait(&job->changed, &job->mutex)

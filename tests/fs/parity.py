@@ -40,11 +40,15 @@ EXCEPTIONS = {
 }
 
 
+# After so many hung cases in a row the mount counts as dead.
+HUNG_CASES = 3
+
+
 class Outcome:
     """What one case did on one side."""
 
     def __init__(self):
-        self.steps, self.last, self.skip, self.end = [], 'nothing yet', None, None
+        self.steps, self.last, self.skip, self.end, self.hung = [], 'making its directory', None, None, False
 
 
 def _send(pipe, kind, value):
@@ -54,18 +58,53 @@ def _send(pipe, kind, value):
 
 
 def _run_child(case, directory, table, pipe):
+    """Makes the directory of the case, runs the case in it and removes it; all that may hang is done here."""
     os.setpgid(0, 0)
-    os.chdir(directory)
     os.umask(0o022)
     trace = Trace(table, lambda label: _send(pipe, 'begin', label[:600]), lambda step: _send(pipe, 'step', step))
+    kind, value = 'end', 'done'
     try:
+        place = tempfile.mkdtemp(prefix=case.__name__ + '.', dir=directory)
+        os.chmod(place, 0o755)
+        os.chdir(place)
         case(trace)
-        _send(pipe, 'end', 'done')
     except Skip as reason:
-        _send(pipe, 'skip', str(reason))
+        kind, value = 'skip', str(reason)
     except BaseException:
-        _send(pipe, 'end', 'the case itself failed: ' + ' | '.join(traceback.format_exc().strip().splitlines()[-3:]))
+        value = 'the case itself failed: ' + ' | '.join(traceback.format_exc().strip().splitlines()[-3:])
+    os.chdir('/')
+    os.umask(0o022)
+    os.closerange(pipe + 1, 1024)
+    trace.about = ''
+    trace.note('remove the directory of the case with all that is in it', lambda: remove(place), value=[])
+    _send(pipe, kind, value)
     os._exit(0)
+
+
+def remove(place):
+    problems = []
+    shutil.rmtree(place, onerror=lambda call, path, info: problems.append(
+        f'{call.__name__}({os.path.relpath(path, place)[-60:]}): {info[1]!r}'))
+    return problems
+
+
+def in_time(work, timeout):
+    """Does what may hang in a process of its own; true when that came to a good end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    ends = time.monotonic() + timeout
+    while time.monotonic() < ends:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return False
 
 
 def _receive(outcome, stream, timeout):
@@ -90,33 +129,26 @@ def _receive(outcome, stream, timeout):
 
 
 def run_case(case, directory, table, timeout):
-    """Runs one case in a new directory under directory and returns its outcome; its last step is that directory's
-    removal.
-    """
+    """Runs one case in a new directory under directory and returns its outcome."""
     outcome = Outcome()
-    place = tempfile.mkdtemp(prefix=case.__name__ + '.', dir=directory)
-    os.chmod(place, 0o755)
     reader, writer = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run_child(case, place, table, writer)
+        _run_child(case, directory, table, writer)
     os.close(writer)
     with os.fdopen(reader, 'rb', buffering=0) as stream:
         try:
-            hung = _receive(outcome, stream, timeout)
+            outcome.hung = _receive(outcome, stream, timeout)
         except BaseException:
             _kill_group(child)
             raise
-    if hung:
-        _kill_group(child)
-    else:
+    if not outcome.hung:
         status = os.waitpid(child, 0)[1]
-        _kill_group(child)
         if outcome.end is None and outcome.skip is None:
             outcome.end = f'ended with status {status:#x} in: {outcome.last}'
-        _remove(place, outcome)
+    _kill_group(child)
     return outcome
 
 
@@ -126,14 +158,6 @@ def _kill_group(leader):
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def _remove(place, outcome):
-    problems = []
-    shutil.rmtree(place, onerror=lambda call, path, info: problems.append(
-        f'{call.__name__}({os.path.relpath(path, place)[-60:]}): {info[1]!r}'))
-    trace = Trace({}, None, outcome.steps.append)
-    trace.check('remove the directory of the case with all that is in it', problems, [])
 
 
 def compare(plain, mount):
@@ -198,9 +222,13 @@ class Report:
             self.failed += problem is not None
             self.passed += problem is None
             if problem:
-                print(f'FAIL {name}: {label}: {problem}')
+                print(f'FAIL {name}: {label}: {problem}', flush=True)
             if documented:
                 self.documented[documented] = self.documented.get(documented, 0) + 1
+
+    def fail(self, line):
+        self.failed += 1
+        print(line, flush=True)
 
     def close(self):
         for name, count in self.documented.items():
@@ -235,22 +263,32 @@ def main():
     if options.list:
         print('\n'.join(case_name(case) for case in chosen_cases(options.case)))
         return 0
-    if not options.mount or not all(os.path.isdir(path) for path in (options.plain, options.mount)):
-        parser.error('PLAIN_DIR and MOUNT_DIR must be two directories')
-    report, places = Report(), []
+    if not options.mount or not in_time(lambda: [os.listdir(path) for path in (options.plain, options.mount)], options.timeout):
+        parser.error('PLAIN_DIR and MOUNT_DIR must be two directories that answer')
+    return run(options)
+
+
+def run(options):
+    report, hung = Report(), 0
+    places = [f'{directory}/parity.{os.getpid()}' for directory in (options.plain, options.mount)]
     try:
-        for directory in (options.plain, options.mount):
-            places.append(tempfile.mkdtemp(prefix='parity.', dir=directory))
-            os.chmod(places[-1], 0o755)
+        for place in places:
+            if not in_time(lambda: os.mkdir(place, 0o755), options.timeout):
+                report.fail(f'FAIL cannot make {place!r}')
+                return report.close()
         for case in chosen_cases(options.case):
+            if hung == HUNG_CASES:
+                report.fail(f'FAIL {case_name(case)}: not run, since {hung} cases have hung one after the other')
+                continue
             plain = run_case(case, places[0], calls.TABLE, options.timeout)
             mount = Outcome() if plain.skip else run_case(case, places[1], calls.TABLE, options.timeout)
+            hung = hung + 1 if mount.hung else 0
             report.case(case_name(case), plain, mount)
             if options.trace:
                 _print_trace(case_name(case), plain, mount)
     finally:
         for place in places:
-            shutil.rmtree(place, ignore_errors=True)
+            in_time(lambda: shutil.rmtree(place, ignore_errors=True), options.timeout)
     return report.close()
 
 

@@ -138,6 +138,8 @@ static void guest_read(struct guest *guest, struct history_read *read)
 {
     struct world *world = guest->world;
     struct extent e = extent_round_out(some_extent(guest), BLOCK);
+    if (extent_length(e) > LARGEST)
+        e.end = e.start + LARGEST;
     for (bool torn = true, again = false; torn; again = true) {
         if (again)
             history_quiet_begin(world->history);

@@ -77,7 +77,8 @@ Test(budget, all_but_one_stalled_leave_the_last_one_its_part)
             cr_assert(budget_take(&budget, i, 0, S));
         for (unsigned i = 0; i + 1 < n; i++)
             take_all(&budget, i, 0, 3 * S);
-        cr_expect_leq(budget.slots_held, SLOTS - SLOTS / 4 / n, "%u datastores: %u slots are held", n, budget.slots_held);
+        cr_expect_leq(
+            budget.slots_held, SLOTS - SLOTS / 4 / n, "%u datastores: %u slots are held", n, budget.slots_held);
         cr_expect_not(budget_pauses(&budget, 3 * S));
         cr_expect(budget_take(&budget, n - 1, 0, 3 * S));
     }

@@ -47,8 +47,9 @@ Test(mount, options_become_flags)
 {
     unsigned long flags;
     char data[256];
-    cr_assert_eq(mount_options_parse("ro,nosuid,nodev,noexec,noatime,defaults,_netdev,x-systemd.automount", &flags, data,
-        sizeof(data)), 0);
+    cr_assert_eq(mount_options_parse(
+                     "ro,nosuid,nodev,noexec,noatime,defaults,_netdev,x-systemd.automount", &flags, data, sizeof(data)),
+        0);
     cr_expect_eq(flags, (unsigned long)(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME));
     cr_expect_str_eq(data, "");
     cr_assert_eq(mount_options_parse("ro,nodev,rw,dev", &flags, data, sizeof(data)), 0);

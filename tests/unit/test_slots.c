@@ -1,6 +1,6 @@
-/* Channels without a kernel: a SOCK_SEQPACKET pair stands in for /dev/fuse (it keeps the borders of messages), the test is the
- * kernel, a forked process the worker, which dies where it is told to. What it leaves in the session's memory is what the next
- * one starts from. */
+/* Channels without a kernel: a SOCK_SEQPACKET pair stands in for /dev/fuse (it keeps the borders of messages), the test
+ * is the kernel, a forked process the worker, which dies where it is told to. What it leaves in the session's memory is
+ * what the next one starts from. */
 #include <criterion/criterion.h>
 
 #include <errno.h>
@@ -160,7 +160,9 @@ void request_dispatch(struct request *request)
         break;
     case FUSE_SETXATTR: /* answers with the first and the last byte of the body */
         request_reply_bytes(request,
-            (uint8_t[]){((const uint8_t *)request->body)[0], ((const uint8_t *)request->body)[request->body_length - 1]}, 2);
+            (uint8_t[]){
+                ((const uint8_t *)request->body)[0], ((const uint8_t *)request->body)[request->body_length - 1]},
+            2);
         break;
     case FUSE_FORGET:
         request_no_reply(request);
@@ -172,8 +174,8 @@ void request_dispatch(struct request *request)
 
 static void open_it(void *argument)
 {
-    int error =
-        channel_open(&filesystem.channels[0], &filesystem, filesystem.reactors[0], &filesystem.session, 0, device);
+    int error = channel_open(
+        &filesystem.channels[0], &filesystem, filesystem.reactors[0], &filesystem.session, 0, device);
     if (error)
         _exit(90);
 }
@@ -259,11 +261,11 @@ static void await(_Atomic unsigned *count, unsigned least)
     cr_assert_geq(*count, least);
 }
 
-static void send_request(uint64_t unique, uint32_t opcode, const void *body, size_t body_length, const void *data,
-    size_t length)
+static void send_request(
+    uint64_t unique, uint32_t opcode, const void *body, size_t body_length, const void *data, size_t length)
 {
-    struct fuse_in_header in = {.len = (uint32_t)(sizeof(in) + body_length + length), .opcode = opcode, .unique = unique,
-        .nodeid = 1};
+    struct fuse_in_header in = {
+        .len = (uint32_t)(sizeof(in) + body_length + length), .opcode = opcode, .unique = unique, .nodeid = 1};
     struct iovec iov[] = {{&in, sizeof(in)}, {(void *)body, body_length}, {(void *)data, length}};
     cr_assert_eq(writev(kernel, iov, 3), (ssize_t)in.len);
 }
@@ -412,6 +414,7 @@ Test(slots, what_was_read_and_never_begun_is_no_retry)
     cr_assert_eq(world->executed, 1);
     cr_assert_not(world->log[0].retry);
     cr_assert_arr_eq(world->disk, data, 200000);
+    free(data);
 }
 
 Test(slots, killed_inside_of_readv_the_request_is_in_the_slot)
@@ -427,7 +430,8 @@ Test(slots, killed_inside_of_readv_the_request_is_in_the_slot)
     memcpy(session_chunk(&session, 0, 61), data + FUSE_PAGE + CHUNK_SIZE, 70000 - CHUNK_SIZE);
     struct fuse_write_in in = {.size = FUSE_PAGE + 70000};
     memcpy((uint8_t *)slot_in(slot) + sizeof(struct fuse_in_header), &in, sizeof(in));
-    *slot_in(slot) = (struct fuse_in_header){.len = SLOT_HEADER + FUSE_PAGE + 70000, .opcode = FUSE_WRITE, .unique = 77};
+    *slot_in(slot) = (struct fuse_in_header){
+        .len = SLOT_HEADER + FUSE_PAGE + 70000, .opcode = FUSE_WRITE, .unique = 77};
     pid_t pid = start(NULL);
     expect_answer(77, 0);
     for (uint64_t i = 0; i < 100; i++) { /* every chunk is to be had, once */
@@ -437,6 +441,7 @@ Test(slots, killed_inside_of_readv_the_request_is_in_the_slot)
     finish(pid, 0);
     cr_assert_arr_eq(world->disk, data, FUSE_PAGE + 70000);
     cr_assert_not(world->log[0].retry);
+    free(data);
 }
 
 Test(slots, a_slot_being_read_without_a_request_is_free)
@@ -476,13 +481,15 @@ Test(slots, what_was_begun_is_a_retry_with_its_payload)
     await(&world->executed, 42);
     for (unsigned i = 21; i < 42; i++)
         cr_assert(world->log[i].retry);
-    for (unsigned i = 0; i < 20; i++)
+    for (unsigned i = 0; i < 20; i++) {
         cr_assert_arr_eq(world->disk + i * 100000, data[i], 50000 + i * 777);
+        free(data[i]);
+    }
     finish(pid, 1); /* the read that is never answered */
 }
 
-/* Law 9: a write is answered, its slot is still held (a ghost may refer to it); another slot's write overwrites it; the worker
- * dies. The next one must not bring the old bytes back. */
+/* Law 9: a write is answered, its slot is still held (a ghost may refer to it); another slot's write overwrites it; the
+ * worker dies. The next one must not bring the old bytes back. */
 Test(slots, an_answered_write_does_not_come_back_over_a_newer_one)
 {
     pid_t pid = start(NULL);
@@ -604,9 +611,12 @@ Test(slots, those_that_wait_for_memory_get_it)
         cr_assert_arr_eq(back, data, 1 << 20);
     }
     finish(pid, 0);
+    free(data);
+    free(back);
 }
 
-/* Law 14: a datastore that hangs under a flood: the other one is served, the flood's excess ends at once, the rest in time. */
+/* Law 14: a datastore that hangs under a flood: the other one is served, the flood's excess ends at once, the rest in
+ * time. */
 Test(slots, a_flood_on_a_datastore_that_hangs_leaves_the_other_one_served)
 {
     unsigned flood = session.head->slots * 2, refused = 0, others = 0;

@@ -39,6 +39,8 @@ def masks(t):
         bound = t.bind(f'b{name}')
         for kind in 'fxdspnlb':
             t.lstat(f'{kind}{name}')
+        t.chmod(f'd{name}', 0o755)
+        t.chmod(f's{name}', 0o755)
         del bound
     t.about = ''
     t.umask(0o022, value=0o777)
