@@ -10,6 +10,5 @@ extern const struct datastore_ops backend_fault;  /* fault:URL-of-any-other; rul
 /* What fault: may wrap; NULL-terminated. */
 extern const struct datastore_ops *const backend_wrappable[];
 
-/* Overlapping requests in flight on one image, both of which change bytes, that "any check" rules saw in this
- * process. */
+/* Overlapping changes in flight on one image that "any check" rules saw in this process. */
 unsigned backend_fault_overlaps(void);

@@ -3,13 +3,27 @@
  *
  *     VERB ACTION [key=value ...]
  *
- * VERB    read write zero flush resize map allocate: I/O; open: opening an image; name: every other call of the
- * datastore; any: all of them ACTION  fail    ends with errno, nothing is done enospc  as fail errno=ENOSPC delay   is
- * done ms later hang    is held until the rule is gone from the file, then it goes on as if nothing had been late ends
- * with errno at once and is done ms later all the same: a ghost (for what changes an image; else fail) check   requests
- * in flight on one image that overlap, one of them a write, are logged and counted ("any check") keys    errno=NAME
- * (EIO)  offset=N: touches byte N  after=N: the first N matches go well  count=N: at most N times ms=N (100) path=TEXT:
- * the image's path when it was opened, or the call's path, contains TEXT
+ * VERB
+ *   read write zero flush resize map allocate   I/O on images
+ *   open                                        opening an image
+ *   name                                        every other call of the datastore
+ *   any                                         all of them
+ *
+ * ACTION
+ *   fail     ends with errno, nothing is done
+ *   enospc   as fail errno=ENOSPC
+ *   delay    is done ms later
+ *   hang     is held until the rule is gone from the file, then it goes on as if nothing had been
+ *   late     ends with errno at once and is done ms later all the same: a ghost (reads and names: as fail)
+ *   check    "any check": changes in flight on one image that overlap are logged and counted
+ *
+ * KEY
+ *   errno=NAME   default EIO
+ *   offset=N     only what touches byte N
+ *   after=N      the first N matches go well
+ *   count=N      at most N times
+ *   ms=N         default 100
+ *   path=TEXT    only where the image's path at its open, or the call's path, contains TEXT
  *
  * The first rule that applies acts. The file is looked at before each decision, and every 20 ms for what hangs; a rule
  * whose line stays keeps its counts. Replace the file by a rename, so that no half of it is ever read. */

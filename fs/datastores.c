@@ -17,7 +17,7 @@ struct opener {
     pthread_t thread;
     bool running; /* the thread was started and is to be joined */
     /* under the mutex */
-    bool tried, ended;
+    bool tried, late, ended;
 };
 
 struct datastores {
@@ -55,6 +55,7 @@ static bool try_once(struct opener *opener, bool first, struct sentence *before)
     *before = why;
     pthread_mutex_lock(&datastores->mutex);
     opener->tried = true;
+    opener->late = !error && datastores->started;
     pthread_cond_broadcast(&datastores->changed);
     uint64_t end = clock_now() + AGAIN_NS;
     while (error && !datastores->stopping && clock_now() < end)
@@ -86,7 +87,7 @@ static void *opener_thread(void *argument)
         there = try_once(opener, first, &before);
         pthread_mutex_lock(&datastores->mutex);
         stopping = datastores->stopping;
-        bool late = there && datastores->started;
+        bool late = opener->late;
         while (late && !datastores->stopping && !datastores->catalog)
             pthread_cond_wait(&datastores->changed, &datastores->mutex);
         late = late && !datastores->stopping;

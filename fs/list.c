@@ -81,6 +81,8 @@ void handle_opendir(struct request *request)
     struct iovec iov = {&out, sizeof(out)};
     struct node node;
     int error = catalog_get(request->fs->catalog, request->in->nodeid, &node);
+    if (error == -ENOENT)
+        error = removed_get(request->fs->handlers->removed, request->in->nodeid, &node);
     if (!error && !S_ISDIR(node.st.st_mode))
         error = -ENOTDIR;
     if (error)

@@ -3,21 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "catalog/place.h"
 #include "catalog/records.h"
 
 #define FETCH_TRIES 3
-
-/* The catalog names a file that its datastore has not: never "no such file", which would invite a second one (law 15). */
-static int missing(const struct visit *visit, int error)
-{
-    if (error != -ENOENT)
-        return error;
-    log_error("%s is not on datastore %s any more (svmfs --rescan takes it off the mount)", visit->path,
-        visit->datastore->name);
-    return -EIO;
-}
 
 static bool differs(const struct stat *a, const struct stat *b)
 {
@@ -35,7 +24,7 @@ static int fetch(struct visit *visit, struct node *out)
         tree_lock(catalog);
         unsigned writes = entry->writes;
         tree_unlock(catalog);
-        int error = missing(visit, visit->datastore->ops->lookup(visit->datastore, visit->path, &st));
+        int error = visit->datastore->ops->lookup(visit->datastore, visit->path, &st);
         if (error)
             return error;
         if ((st.st_mode & S_IFMT) != (entry->st.st_mode & S_IFMT))
@@ -67,12 +56,14 @@ static int fetch(struct visit *visit, struct node *out)
 int names_refresh(struct catalog *catalog, uint64_t id, struct node *out)
 {
     struct visit visit;
-    int error = visit_begin(&visit, catalog, id);
-    if (error)
-        return error;
-    error = fetch(&visit, out);
-    visit_end(&visit);
-    return error;
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return (int)result;
+        result = fetch(&visit, out);
+    } while (!visit_over(&visit, &result));
+    return (int)result;
 }
 
 /* A change of attributes reaches the partial too while the commit's outcome is unknown (law 1). Asked before the change:
@@ -120,62 +111,69 @@ static int set_on_carriers(struct visit *visit, const struct stat *st, unsigned 
     return error;
 }
 
+static int set_attributes(struct visit *visit, struct stat *st, unsigned mask, bool kill_suid, struct node *out)
+{
+    struct datastore *datastore = visit->datastore;
+    struct entry *entry = visit->entry;
+    struct leg target;
+    if (kill_suid) {
+        tree_lock(visit->hold.catalog);
+        mode_t mode = mask & ATTRIBUTE_MODE ? st->st_mode : entry->st.st_mode;
+        tree_unlock(visit->hold.catalog);
+        mode_t killed = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
+        if (mode & killed) {
+            st->st_mode = mode & ~killed;
+            mask |= ATTRIBUTE_MODE;
+        }
+    }
+    leg_ask(visit, &target);
+    int error = datastore->ops->set_attributes(datastore, visit->path, st, mask);
+    if (!error && entry_is_directory(entry) && entry->id != NODE_ROOT && (mask & (ATTRIBUTE_MODE | ATTRIBUTE_OWNER)))
+        error = set_on_carriers(visit, st, mask & (ATTRIBUTE_MODE | ATTRIBUTE_OWNER));
+    if (!error && target.datastore)
+        error = target.datastore->ops->set_attributes(target.datastore, target.partial, st, mask);
+    changed(visit);
+    return error ? error : fetch(visit, out);
+}
+
 int names_set_attributes(struct catalog *catalog, uint64_t id, const struct stat *st, unsigned mask, bool kill_suid,
     struct node *out)
 {
     struct visit visit;
-    struct stat wanted = *st;
-    struct leg target;
-    int error = visit_begin(&visit, catalog, id);
-    if (error)
-        return error;
-    if (kill_suid) {
-        tree_lock(catalog);
-        mode_t mode = mask & ATTRIBUTE_MODE ? wanted.st_mode : visit.entry->st.st_mode;
-        tree_unlock(catalog);
-        mode_t killed = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
-        if (mode & killed) {
-            wanted.st_mode = mode & ~killed;
-            mask |= ATTRIBUTE_MODE;
-        }
-    }
-    struct datastore *datastore = visit.datastore;
-    leg_ask(&visit, &target);
-    error = missing(&visit, datastore->ops->set_attributes(datastore, visit.path, &wanted, mask));
-    if (!error && entry_is_directory(visit.entry) && id != NODE_ROOT && (mask & (ATTRIBUTE_MODE | ATTRIBUTE_OWNER)))
-        error = set_on_carriers(&visit, &wanted, mask & (ATTRIBUTE_MODE | ATTRIBUTE_OWNER));
-    if (!error && target.datastore)
-        error = target.datastore->ops->set_attributes(target.datastore, target.partial, &wanted, mask);
-    changed(&visit);
-    if (!error)
-        error = fetch(&visit, out);
-    visit_end(&visit);
-    return error;
+    ssize_t result;
+    do {
+        struct stat wanted = *st;
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return (int)result;
+        result = set_attributes(&visit, &wanted, mask, kill_suid, out);
+    } while (!visit_over(&visit, &result));
+    return (int)result;
 }
 
 ssize_t names_get_xattr(struct catalog *catalog, uint64_t id, const char *name, void *value, size_t size)
 {
     struct visit visit;
-    ssize_t result = visit_begin(&visit, catalog, id);
-    if (result)
-        return result;
-    result = visit.datastore->ops->get_xattr(visit.datastore, visit.path, name, value, size);
-    if (result == -ENOENT)
-        result = missing(&visit, -ENOENT);
-    visit_end(&visit);
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return result;
+        result = visit.datastore->ops->get_xattr(visit.datastore, visit.path, name, value, size);
+    } while (!visit_over(&visit, &result));
     return result;
 }
 
 ssize_t names_list_xattr(struct catalog *catalog, uint64_t id, char *out, size_t size)
 {
     struct visit visit;
-    ssize_t result = visit_begin(&visit, catalog, id);
-    if (result)
-        return result;
-    result = visit.datastore->ops->list_xattr(visit.datastore, visit.path, out, size);
-    if (result == -ENOENT)
-        result = missing(&visit, -ENOENT);
-    visit_end(&visit);
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return result;
+        result = visit.datastore->ops->list_xattr(visit.datastore, visit.path, out, size);
+    } while (!visit_over(&visit, &result));
     return result;
 }
 
@@ -183,47 +181,51 @@ int names_set_xattr(struct catalog *catalog, uint64_t id, const char *name, cons
 {
     struct visit visit;
     struct leg target;
-    int error = visit_begin(&visit, catalog, id);
-    if (error)
-        return error;
-    leg_ask(&visit, &target);
-    error = missing(&visit, visit.datastore->ops->set_xattr(visit.datastore, visit.path, name, value, size, flags));
-    if (!error && target.datastore)
-        error = target.datastore->ops->set_xattr(target.datastore, target.partial, name, value, size, 0);
-    changed(&visit);
-    visit_end(&visit);
-    return error;
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return (int)result;
+        leg_ask(&visit, &target);
+        result = visit.datastore->ops->set_xattr(visit.datastore, visit.path, name, value, size, flags);
+        if (!result && target.datastore)
+            result = target.datastore->ops->set_xattr(target.datastore, target.partial, name, value, size, 0);
+        changed(&visit);
+    } while (!visit_over(&visit, &result));
+    return (int)result;
 }
 
 int names_remove_xattr(struct catalog *catalog, uint64_t id, const char *name)
 {
     struct visit visit;
     struct leg target;
-    int error = visit_begin(&visit, catalog, id);
-    if (error)
-        return error;
-    leg_ask(&visit, &target);
-    error = missing(&visit, visit.datastore->ops->remove_xattr(visit.datastore, visit.path, name));
-    if (!error && target.datastore) {
-        error = target.datastore->ops->remove_xattr(target.datastore, target.partial, name);
-        if (error == -ENODATA)
-            error = 0;
-    }
-    changed(&visit);
-    visit_end(&visit);
-    return error;
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return (int)result;
+        leg_ask(&visit, &target);
+        result = visit.datastore->ops->remove_xattr(visit.datastore, visit.path, name);
+        if (!result && target.datastore) {
+            result = target.datastore->ops->remove_xattr(target.datastore, target.partial, name);
+            if (result == -ENODATA)
+                result = 0;
+        }
+        changed(&visit);
+    } while (!visit_over(&visit, &result));
+    return (int)result;
 }
 
 int names_open_image(struct catalog *catalog, uint64_t id, bool writable, struct image **out)
 {
     struct visit visit;
-    int error = visit_begin(&visit, catalog, id);
-    if (error)
-        return error;
-    if (S_ISREG(visit.entry->st.st_mode))
-        error = missing(&visit, visit.datastore->ops->open_image(visit.datastore, visit.path, writable, out));
-    else
-        error = entry_is_directory(visit.entry) ? -EISDIR : -EINVAL;
-    visit_end(&visit);
-    return error;
+    ssize_t result;
+    do {
+        result = visit_begin(&visit, catalog, id);
+        if (result)
+            return (int)result;
+        result = entry_is_directory(visit.entry) ? -EISDIR : !S_ISREG(visit.entry->st.st_mode) ? -EINVAL :
+            visit.datastore->ops->open_image(visit.datastore, visit.path, writable, out);
+    } while (!visit_over(&visit, &result));
+    return (int)result;
 }

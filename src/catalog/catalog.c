@@ -4,9 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "catalog/intent.h"
 #include "catalog/records.h"
 #include "catalog/scan.h"
+
+/* How long a worker that follows a dead one gives the requests that it had begun to come again. */
+#define SETTLING_NS (10 * NS_PER_S)
 
 static void drop_hidden_orphans(struct catalog *catalog);
 
@@ -24,6 +28,7 @@ int catalog_open(struct catalog **out, const char *state_directory, struct datas
     list_init(&catalog->making);
     list_init(&catalog->jobs);
     list_init(&catalog->replays);
+    catalog->settled = first ? 0 : clock_now() + SETTLING_NS;
     pthread_mutex_init(&catalog->scanning, NULL);
     int error = count == 0 || count > CATALOG_DATASTORES_MAX || default_datastore >= count ?
         refuse(why, -EINVAL, "a catalog needs 1 to %d datastores", CATALOG_DATASTORES_MAX) : 0;
@@ -243,38 +248,4 @@ uint64_t catalog_files(struct catalog *catalog, unsigned datastore)
     uint64_t files = datastore < catalog->count ? catalog->files[datastore] : 0;
     tree_unlock(catalog);
     return files;
-}
-
-int visit_begin(struct visit *visit, struct catalog *catalog, uint64_t id)
-{
-    int error;
-    hold_init(&visit->hold, catalog);
-    tree_lock(catalog);
-    for (;;) {
-        visit->entry = tree_get(&catalog->tree, id);
-        error = !visit->entry ? -ENOENT : 0;
-        /* A conflict found while a disk is open does not stop its guest: only names answer EIO then. */
-        if (!error && visit->entry->trouble != TROUBLE_CONFLICT)
-            error = entry_trouble(visit->entry);
-        if (!error)
-            error = catalog_file_of(visit->entry, visit->path);
-        if (error)
-            break;
-        visit->datastore = catalog->datastores[visit->entry->datastore];
-        if (atomic_load(&visit->datastore->away)) {
-            error = -EIO;
-            break;
-        }
-        visit->hold.used[0] = visit->entry;
-        if (hold_take(&visit->hold))
-            break;
-        hold_wait(catalog);
-    }
-    tree_unlock(catalog);
-    return error;
-}
-
-void visit_end(struct visit *visit)
-{
-    hold_release(&visit->hold);
 }

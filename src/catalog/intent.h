@@ -47,4 +47,6 @@ struct datastore *intent_datastore(struct catalog *catalog, uint64_t bit);
 int intents_replay(struct catalog *catalog, bool serving);
 /* The same in the caller's thread, of a catalog that serves. */
 void intents_retry(struct catalog *catalog);
+/* Waits for the replay of what this request had begun. */
+void intents_await(struct catalog *catalog, const struct origin *origin);
 void intents_join(struct catalog *catalog);

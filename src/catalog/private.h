@@ -24,6 +24,7 @@ struct catalog {
     /* set at creation */
     struct datastore **datastores;
     unsigned count, default_datastore;
+    uint64_t settled; /* clock: until then names may be further on datastores than in the records (visit.c) */
     unsigned rows[CATALOG_DATASTORES_MAX]; /* a datastore's row in the records */
     int indexes[CATALOG_DATASTORES_MAX];   /* a row's datastore, -1: not configured */
     struct store *store;
@@ -97,7 +98,8 @@ int jobs_settle(struct catalog *catalog, uint64_t node);
 /* With the tree's mutex; NULL: none. */
 struct job *job_of_node(struct catalog *catalog, uint64_t node);
 
-/* A call by path on one node: waits until nobody owns it, then uses it. */
+/* A call by path on one node: waits until nobody owns it, then uses it. -ENOENT of the datastore is passed to visit_over:
+ * true: it is over, *result is what to return; false: the file has another path by now, begin again. */
 struct visit {
     struct hold hold;
     struct entry *entry;
@@ -106,3 +108,4 @@ struct visit {
 };
 int visit_begin(struct visit *visit, struct catalog *catalog, uint64_t id);
 void visit_end(struct visit *visit);
+bool visit_over(struct visit *visit, ssize_t *result);

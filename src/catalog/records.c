@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "catalog/intent.h"
 
 static int load_datastore(void *argument, struct store_row *row)
 {
@@ -293,6 +294,7 @@ int record_recall(struct catalog *catalog, const struct origin *origin, int *res
     struct recalled recalled = {0};
     if (!origin || !origin->retry)
         return 0;
+    intents_await(catalog, origin);
     int error = store_select(catalog->store, STORE_APPLIED, recall_row, &recalled, "ii", (int64_t)origin->slot,
         (int64_t)origin->unique);
     if (error)

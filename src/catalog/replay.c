@@ -13,6 +13,7 @@ struct replay {
     struct intent intent;
     struct hold hold;
     pthread_t thread;
+    bool done; /* under the tree's mutex */
 };
 
 static int load(void *argument, struct store_row *row)
@@ -153,7 +154,10 @@ static void *replay_thread(void *argument)
     if (!replay->hold.catalog)
         wait_hold(replay->catalog, replay);
     replay_intent(replay->catalog, &replay->intent, &replay->hold);
-    hold_release(&replay->hold);
+    tree_lock(replay->catalog);
+    replay->done = true;
+    hold_release_locked(&replay->hold);
+    tree_unlock(replay->catalog);
     return NULL;
 }
 
@@ -209,6 +213,26 @@ void intents_retry(struct catalog *catalog)
         hold_release(&replay->hold);
         free(replay);
     }
+}
+
+static bool is_under_way(struct catalog *catalog, const struct origin *origin)
+{
+    list_for_each(link, &catalog->replays) {
+        const struct replay *replay = container_of(link, struct replay, link);
+        const struct intent *intent = &replay->intent;
+        if (!replay->done && intent->has_origin && intent->origin.slot == origin->slot &&
+            intent->origin.unique == origin->unique)
+            return true;
+    }
+    return false;
+}
+
+void intents_await(struct catalog *catalog, const struct origin *origin)
+{
+    tree_lock(catalog);
+    while (is_under_way(catalog, origin))
+        hold_wait(catalog);
+    tree_unlock(catalog);
 }
 
 void intents_join(struct catalog *catalog)

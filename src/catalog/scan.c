@@ -342,7 +342,7 @@ static int settle(struct scan *scan, struct subject *subject)
         bool differs = !entry || decision.verdict == DECIDE_GONE || decision.replace || place_differs(entry, &decision);
         done = scan->serving && !differs;
         if (done && decision.verdict == DECIDE_BE && decision.claim &&
-            attributes_differ(&entry->st, &decision.claim->st) && !entry_is_directory(entry))
+            (!entry->known || (attributes_differ(&entry->st, &decision.claim->st) && !entry_is_directory(entry))))
             refresh = entry->id;
     }
     if (done || (entry && !scan->serving))

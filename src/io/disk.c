@@ -187,7 +187,8 @@ static void send_leg(struct disk_io *io, enum leg which, struct image *image)
 {
     struct io *leg = &io->legs[which == LEG_TARGET];
     leg->verb = io->verb;
-    leg->flags = io->flags;
+    /* The copier writes the target directly; a mirrored write in the page cache would have to take turns with it. */
+    leg->flags = io->flags | (which == LEG_TARGET ? IO_DIRECT : 0);
     leg->extent = io->extent;
     leg->iov = io->iov;
     leg->iov_count = io->iov_count;

@@ -40,6 +40,9 @@ EXCEPTIONS = {
 }
 
 
+# A case runs so deep in its directory that a '..' after a chdir that failed does not lead out of it.
+INSIDE = '/in/in/in/in/in'
+
 # After so many hung cases in a row the mount counts as dead.
 HUNG_CASES = 3
 
@@ -66,7 +69,8 @@ def _run_child(case, directory, table, pipe):
     try:
         place = tempfile.mkdtemp(prefix=case.__name__ + '.', dir=directory)
         os.chmod(place, 0o755)
-        os.chdir(place)
+        os.makedirs(place + INSIDE)
+        os.chdir(place + INSIDE)
         case(trace)
     except Skip as reason:
         kind, value = 'skip', str(reason)
@@ -263,7 +267,8 @@ def main():
     if options.list:
         print('\n'.join(case_name(case) for case in chosen_cases(options.case)))
         return 0
-    if not options.mount or not in_time(lambda: [os.listdir(path) for path in (options.plain, options.mount)], options.timeout):
+    both = options.plain, options.mount
+    if not options.mount or not in_time(lambda: [os.listdir(path) for path in both], options.timeout):
         parser.error('PLAIN_DIR and MOUNT_DIR must be two directories that answer')
     return run(options)
 

@@ -14,12 +14,12 @@ KEEPER=$(keeper_pid "$MNT")
 check "the worker can be named" kill -0 "$(worker_pid "$MNT")"
 check "and its keeper" kill -0 "$KEEPER"
 
-# kill_some SECONDS FILE…: kills every 50 to 500 ms for so long and keeps the files moving; leaves KILLED and MOVED.
-kill_some() {
-    local deadline=$((SECONDS + $1)) pid last="" file state
+# kill_while PID FILE…: kills every 50 to 500 ms until the process has ended, and keeps the files moving; leaves KILLED, MOVED.
+kill_while() {
+    local until=$1 pid last="" file state
     shift
     KILLED=0 MOVED=0
-    while [ "$SECONDS" -lt "$deadline" ]; do
+    while ! gone "$until"; do
         sleep "0.$(printf '%03d' $((50 + RANDOM % 450)))"
         pid=$(worker_pid "$MNT")
         if [ -z "$pid" ] || [ "$pid" = "$last" ]; then
@@ -32,7 +32,7 @@ kill_some() {
             [ "$state" = "done" ] && MOVED=$((MOVED + 1))
             case $state in
             "" | "done" | failed | cancelled)
-                [ "$state" = failed ] && echo "        a job failed: $(xget "$file" error)"
+                [ "$state" = failed ] && failed "a job failed: $(xget "$file" progress): $(xget "$file" error)"
                 if [ "$(xget "$file" datastore)" = a ]; then xset "$file" migrate b; else xset "$file" migrate a; fi
                 ;;
             esac
@@ -42,7 +42,7 @@ kill_some() {
 
 # --- data ---
 
-seconds=$((KILLS * 45 / 100 + 10))
+seconds=$((KILLS * 7 / 10 + 10))
 cat >"$SCRATCH/fio.job" <<JOBS
 [global]
 directory=$MNT
@@ -81,7 +81,7 @@ FIO=$!
 at_end end_process "$FIO"
 all_laid_out() { [ "$(find "$MNT" -name '*.[0-9]*.0' | wc -l)" -ge 5 ]; }
 wait_for 60 all_laid_out || failed "fio did not begin: $(cat "$SCRATCH/fio.err")"
-kill_some "$seconds" "$MNT/direct.0.0" "$MNT/direct.1.0" "$MNT/buffered.0.0" "$MNT/modelled"
+kill_while "$FIO" "$MNT/direct.0.0" "$MNT/direct.1.0" "$MNT/buffered.0.0" "$MNT/modelled"
 check "at least $KILLS kills ($KILLED), each of a new worker" test "$KILLED" -ge "$KILLS"
 wait "$FIO"
 same "fio finished with nothing wrong" 0 "$?"
@@ -107,9 +107,11 @@ if [ -f "$STORM" ]; then
     python3 "$STORM" "$MNT/storm" "$seconds" "$SEED" >"$SCRATCH/storm.out" 2>&1 &
     STORM_PID=$!
     at_end end_process "$STORM_PID"
-    kill_some "$seconds"
+    kill_while "$STORM_PID"
     wait "$STORM_PID"
-    same "creates, renames and unlinks through $KILLED kills: $(tail -1 "$SCRATCH/storm.out")" 0 "$?"
+    status=$?
+    same "creates, renames and unlinks through $KILLED kills: $(tail -1 "$SCRATCH/storm.out")" 0 $status ||
+        grep FAILED "$SCRATCH/storm.out" | head -5
 else
     skip "no tests/fs/storm.py"
 fi
