@@ -60,7 +60,8 @@ static int add(struct ghosts *ghosts, struct ghost ghost)
 
 static int find_in(struct ghosts *ghosts, const struct session *session, unsigned reactor)
 {
-    for (uint32_t i = 0; i < session->head->slots; i++) {
+    uint32_t used = atomic_load(&session->head->slots_used[reactor]); /* looking further would make pages */
+    for (uint32_t i = 0; i < used; i++) {
         struct slot *slot = session_slot(session, reactor, i);
         if (!may_land(slot))
             continue;

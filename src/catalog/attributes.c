@@ -66,8 +66,8 @@ int names_refresh(struct catalog *catalog, uint64_t id, struct node *out)
     return (int)result;
 }
 
-/* A change of attributes reaches the partial too while the commit's outcome is unknown (law 1). Asked before the change:
- * a commit cannot begin while the node is visited, but it may end. */
+/* A change of attributes reaches the partial too while the commit's outcome is unknown (law 1). Asked before the
+ * change: a commit cannot begin while the node is visited, but it may end. */
 struct leg {
     struct datastore *datastore; /* NULL: none */
     char partial[PATH_MAX];
@@ -136,8 +136,8 @@ static int set_attributes(struct visit *visit, struct stat *st, unsigned mask, b
     return error ? error : fetch(visit, out);
 }
 
-int names_set_attributes(struct catalog *catalog, uint64_t id, const struct stat *st, unsigned mask, bool kill_suid,
-    struct node *out)
+int names_set_attributes(
+    struct catalog *catalog, uint64_t id, const struct stat *st, unsigned mask, bool kill_suid, struct node *out)
 {
     struct visit visit;
     ssize_t result;
@@ -224,8 +224,10 @@ int names_open_image(struct catalog *catalog, uint64_t id, bool writable, struct
         result = visit_begin(&visit, catalog, id);
         if (result)
             return (int)result;
-        result = entry_is_directory(visit.entry) ? -EISDIR : !S_ISREG(visit.entry->st.st_mode) ? -EINVAL :
-            visit.datastore->ops->open_image(visit.datastore, visit.path, writable, out);
+        result = entry_is_directory(visit.entry) ? -EISDIR
+                 : !S_ISREG(visit.entry->st.st_mode)
+                     ? -EINVAL
+                     : visit.datastore->ops->open_image(visit.datastore, visit.path, writable, out);
     } while (!visit_over(&visit, &result));
     return (int)result;
 }

@@ -30,8 +30,9 @@ int catalog_open(struct catalog **out, const char *state_directory, struct datas
     list_init(&catalog->replays);
     catalog->settled = first ? 0 : clock_now() + SETTLING_NS;
     pthread_mutex_init(&catalog->scanning, NULL);
-    int error = count == 0 || count > CATALOG_DATASTORES_MAX || default_datastore >= count ?
-        refuse(why, -EINVAL, "a catalog needs 1 to %d datastores", CATALOG_DATASTORES_MAX) : 0;
+    int error = count == 0 || count > CATALOG_DATASTORES_MAX || default_datastore >= count
+                    ? refuse(why, -EINVAL, "a catalog needs 1 to %d datastores", CATALOG_DATASTORES_MAX)
+                    : 0;
     if (!error)
         error = store_open(&catalog->store, state_directory, why);
     if (!error)

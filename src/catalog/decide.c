@@ -18,8 +18,8 @@ static bool is_explained(const struct claim *claim, const struct entry *entry, c
            claim->datastore == job->record.source && S_ISREG(claim->st.st_mode);
 }
 
-static void count(const struct catalog *catalog, uint64_t scanned, const struct claim *claims, const struct entry *entry,
-    const struct job *job, struct tally *tally)
+static void count(const struct catalog *catalog, uint64_t scanned, const struct claim *claims,
+    const struct entry *entry, const struct job *job, struct tally *tally)
 {
     *tally = (struct tally){0};
     for (const struct claim *claim = claims; claim; claim = claim->next) {
@@ -50,8 +50,8 @@ static const struct claim *claim_at(const struct claim *claims, unsigned datasto
     return claims;
 }
 
-static void be_conflict(const struct claim *claims, const struct entry *entry, const struct tally *tally,
-    struct decision *out)
+static void be_conflict(
+    const struct claim *claims, const struct entry *entry, const struct tally *tally, struct decision *out)
 {
     out->verdict = DECIDE_BE;
     if (!entry || entry->trouble == TROUBLE_ABSENT) {
@@ -62,7 +62,8 @@ static void be_conflict(const struct claim *claims, const struct entry *entry, c
         return;
     }
     const struct claim *own = claim_at(claims, entry->datastore);
-    bool stands = own ? S_ISDIR(own->st.st_mode) == entry_is_directory(entry) : tally->file_away || tally->directory_away;
+    bool stands = own ? S_ISDIR(own->st.st_mode) == entry_is_directory(entry)
+                      : tally->file_away || tally->directory_away;
     out->claim = stands ? own : NULL;
     out->datastore = entry->datastore;
     out->carriers = entry->carriers;

@@ -1,9 +1,9 @@
 /* hold: what one change or one call by path keeps others from doing meanwhile.
  *
- * A call by path uses the node and every directory above it (shared): none of them is renamed or removed while the path is
- * under way. A change of a name owns the node (nobody else has its path in hand) and uses the directories that hold it. A
- * name that is being made is owned too. All of a hold is taken at once or nothing, so holds never wait for each other in a
- * circle, and a hung datastore keeps only what stands below the very nodes that its caller uses (law 14).
+ * A call by path uses the node and every directory above it (shared): none of them is renamed or removed while the path
+ * is under way. A change of a name owns the node (nobody else has its path in hand) and uses the directories that hold
+ * it. A name that is being made is owned too. All of a hold is taken at once or nothing, so holds never wait for each
+ * other in a circle, and a hung datastore keeps only what stands below the very nodes that its caller uses (law 14).
  *
  * A node that somebody wants to own turns users away for WANTED_NS of each second, so that an owner gets its turn; not
  * for longer, since the user it waits for may hang. */

@@ -20,9 +20,9 @@ static int put(struct catalog *catalog, struct intent *intent)
     store_begin(catalog->store, true);
     store_run(catalog->store, STORE_INTENT_ADD, "iiiiisssiiiii", (int64_t)intent->kind,
         intent->has_origin ? (int64_t)intent->origin.slot : (int64_t)-1, (int64_t)intent->origin.unique,
-        (int64_t)intent->node, (int64_t)intent->parent, intent->name, intent->from, intent->to, (int64_t)intent->datastores,
-        (int64_t)intent->replaced, (int64_t)intent->replaced_datastores, (int64_t)intent->replaced_inode,
-        (int64_t)intent->keep);
+        (int64_t)intent->node, (int64_t)intent->parent, intent->name, intent->from, intent->to,
+        (int64_t)intent->datastores, (int64_t)intent->replaced, (int64_t)intent->replaced_datastores,
+        (int64_t)intent->replaced_inode, (int64_t)intent->keep);
     intent->id = store_last_id(catalog->store);
     int error = store_commit(catalog->store);
     if (error)
@@ -137,7 +137,8 @@ int intent_finish(struct catalog *catalog, const struct intent *intent)
     struct datastore *other = intent_datastore(catalog, intent->replaced_datastores);
     char hidden[PATH_MAX];
     struct stat st;
-    if (intent->kind != INTENT_REPLACE || intent->datastores == intent->replaced_datastores || intent->replaced_inode == 0)
+    if (intent->kind != INTENT_REPLACE || intent->datastores == intent->replaced_datastores ||
+        intent->replaced_inode == 0)
         return 0;
     if (!datastore || !other)
         return -EIO;
@@ -188,8 +189,8 @@ static int perform_across(struct catalog *catalog, struct intent *intent, struct
     int left = intent_finish(catalog, intent);
     event("intent-finished");
     if (left)
-        log_error("datastore %s still has the replaced %s: %s; tried again by a rescan and at the next mount", other->name,
-            intent->to, error_text(left));
+        log_error("datastore %s still has the replaced %s: %s; tried again by a rescan and at the next mount",
+            other->name, intent->to, error_text(left));
     else
         intent_drop(catalog, intent);
     return 0;
@@ -300,8 +301,8 @@ int intent_perform(struct catalog *catalog, struct intent *intent, struct hold *
     case INTENT_SIMPLE:
         return perform_simple(catalog, intent, hold);
     case INTENT_REPLACE:
-        return intent->datastores == intent->replaced_datastores ? perform_over_open(catalog, intent, hold) :
-                                                                   perform_across(catalog, intent, hold);
+        return intent->datastores == intent->replaced_datastores ? perform_over_open(catalog, intent, hold)
+                                                                 : perform_across(catalog, intent, hold);
     case INTENT_DIRECTORY:
         return perform_directory(catalog, intent, hold);
     }

@@ -4,12 +4,13 @@
  *   directory  a directory that stands on several datastores is renamed, or one goes over an empty one
  *   simple     a rename in one call; never written down
  *
- * Recorded (durable) → the datastores' steps → one transaction: names, the request's result, "committed" → what is left of
- * the replaced file goes → the record is dropped. After a death the datastores are asked how far it came: once the step
- * that decides was made it is completed, else it is as if it never was. Either way no name is lost and none stands twice.
+ * Recorded (durable) → the datastores' steps → one transaction: names, the request's result, "committed" → what is left
+ * of the replaced file goes → the record is dropped. After a death the datastores are asked how far it came: once the
+ * step that decides was made it is completed, else it is as if it never was. Either way no name is lost and none stands
+ * twice.
  *
- * The step that decides: replace: `from` is gone on the file's datastore (or, over an open file of the same datastore, `to`
- * has its hidden name); directory: `from` is gone on the first datastore in the order of rows. */
+ * The step that decides: replace: `from` is gone on the file's datastore (or, over an open file of the same datastore,
+ * `to` has its hidden name); directory: `from` is gone on the first datastore in the order of rows. */
 #pragma once
 
 #include "catalog/private.h"
@@ -30,7 +31,8 @@ struct intent {
     uint64_t replaced_inode;                  /* the replaced file's, on its datastore */
 };
 
-/* Does it. hold: owns both nodes, uses both directories. 0 or -errno; nothing was changed then, as far as that can be told. */
+/* Does it. hold: owns both nodes, uses both directories. 0 or -errno; nothing was changed then, as far as that can be
+ * told. */
 int intent_perform(struct catalog *catalog, struct intent *intent, struct hold *hold);
 
 /* The parts that a replay needs too. */
@@ -43,7 +45,8 @@ void intent_restore_directory(struct catalog *catalog, const struct intent *inte
 /* The datastore of a bit, NULL when away or not configured. */
 struct datastore *intent_datastore(struct catalog *catalog, uint64_t bit);
 
-/* Completes or forgets what is recorded. Serving: on threads of their own, which hold what they touch before this returns. */
+/* Completes or forgets what is recorded. Serving: on threads of their own, which hold what they touch before this
+ * returns. */
 int intents_replay(struct catalog *catalog, bool serving);
 /* The same in the caller's thread, of a catalog that serves. */
 void intents_retry(struct catalog *catalog);

@@ -13,18 +13,16 @@
 
 static struct job *find(struct catalog *catalog, uint64_t id)
 {
-    list_for_each(link, &catalog->jobs)
-        if (container_of(link, struct job, link)->record.id == id)
-            return container_of(link, struct job, link);
+    list_for_each(link, &catalog->jobs) if (container_of(link, struct job, link)->record.id == id) return container_of(
+        link, struct job, link);
     return NULL;
 }
 
 struct job *job_of_node(struct catalog *catalog, uint64_t node)
 {
-    list_for_each(link, &catalog->jobs)
-        if (container_of(link, struct job, link)->record.node == node &&
-            container_of(link, struct job, link)->record.state != JOB_RECORD_ABANDONED)
-            return container_of(link, struct job, link);
+    list_for_each(link, &catalog->jobs) if (container_of(link, struct job, link)->record.node == node &&
+                                            container_of(link, struct job, link)->record.state !=
+                                                JOB_RECORD_ABANDONED) return container_of(link, struct job, link);
     return NULL;
 }
 
@@ -177,8 +175,8 @@ static int give_name(struct catalog *catalog, const struct job_record *record, s
     struct datastore *target = place_datastore(catalog, record->target);
     struct stat st;
     if (!target)
-        return refuse(why, -EIO, "%s: datastore %s, the move's target, is away", path,
-            catalog->datastores[record->target]->name);
+        return refuse(
+            why, -EIO, "%s: datastore %s, the move's target, is away", path, catalog->datastores[record->target]->name);
     int error = place_directories(catalog, entry->parent, record->target, false);
     if (!error)
         error = place_rename(target, record->partial, path, false, true);
@@ -188,11 +186,12 @@ static int give_name(struct catalog *catalog, const struct job_record *record, s
             error = place_rename(target, record->partial, path, false, true);
     }
     if (error == -EEXIST)
-        return refuse(why, error, "%s: datastore %s has another file there; rename it, the moved disk is %s/%s meanwhile", path,
-            target->name, target->url ? target->url : target->name, record->partial);
+        return refuse(why, error,
+            "%s: datastore %s has another file there; rename it, the moved disk is %s/%s meanwhile", path, target->name,
+            target->url ? target->url : target->name, record->partial);
     if (error)
-        return refuse(why, error, "%s: the moved disk on datastore %s (%s) could not be given its name: %s", path, target->name,
-            record->partial, error_text(error));
+        return refuse(why, error, "%s: the moved disk on datastore %s (%s) could not be given its name: %s", path,
+            target->name, record->partial, error_text(error));
     event("job-renamed");
     error = target->ops->sync_directory(target, path);
     if (error)
@@ -218,12 +217,13 @@ static int give_name(struct catalog *catalog, const struct job_record *record, s
 }
 
 /* Only after the target's file stands durably under its name (law 16). */
-static int remove_source(struct catalog *catalog, const struct job_record *record, const char *path, struct sentence *why)
+static int remove_source(
+    struct catalog *catalog, const struct job_record *record, const char *path, struct sentence *why)
 {
     struct datastore *source = place_datastore(catalog, record->source);
     if (!source)
-        return refuse(why, -EIO, "%s: datastore %s, the move's source, is away; its old file stays until it is back", path,
-            catalog->datastores[record->source]->name);
+        return refuse(why, -EIO, "%s: datastore %s, the move's source, is away; its old file stays until it is back",
+            path, catalog->datastores[record->source]->name);
     int error = source->ops->remove(source, path, false);
     if (error == -ENOENT || error == -ENOTDIR)
         error = 0;
@@ -358,7 +358,8 @@ int jobs_list(struct catalog *catalog, job_record_entry *entry, void *argument)
     for (;;) {
         bool found = false;
         tree_lock(catalog);
-        list_for_each(link, &catalog->jobs) {
+        list_for_each(link, &catalog->jobs)
+        {
             const struct job *job = container_of(link, struct job, link);
             if (job->record.id > last && (!found || job->record.id < record.id)) {
                 record = job->record;

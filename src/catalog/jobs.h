@@ -1,11 +1,13 @@
-/* jobs: the records of migrations, in the catalog's SQLite file. All block (SQLite); called on a job's thread or a pool. */
+/* jobs: the records of migrations, in the catalog's SQLite file. All block (SQLite); called on a job's thread or a
+ * pool. */
 #pragma once
 
 #include "catalog/catalog.h"
 
 enum job_record_state {
     JOB_RECORD_RUNNING,   /* partial belongs to it; starts over after a death */
-    JOB_RECORD_COMMITTED, /* the node lives on the target under partial's name; rename and removal are to be completed */
+    JOB_RECORD_COMMITTED, /* the node lives on the target under partial's name; rename and removal are to be completed
+                           */
     JOB_RECORD_ABANDONED, /* cancelled or failed; the partial could not be removed yet */
 };
 
@@ -14,8 +16,8 @@ struct job_record {
     uint64_t node;
     unsigned source, target; /* datastore indexes */
     enum job_record_state state;
-    char request[512];      /* the migrate command's text, to start over */
-    char partial[PATH_MAX]; /* hidden path on the target, "" before it is made */
+    char request[512];          /* the migrate command's text, to start over */
+    char partial[PATH_MAX];     /* hidden path on the target, "" before it is made */
     char source_file[PATH_MAX]; /* what is to be removed on the source after the commit */
 };
 
@@ -33,8 +35,9 @@ int jobs_put(struct catalog *catalog, struct job_record *record);
 int jobs_commit(struct catalog *catalog, struct job_record *record);
 /* In memory, after jobs_commit: catalog_file now gives the target. Never blocks. */
 void jobs_flip(struct catalog *catalog, const struct job_record *record);
-/* After the commit: renames the partial to the node's path on the target (making directories), removes the source's file,
- * each durable before the next, drops the record. Blocks. Repeatable after a death at any step. keep_source: it is left. */
+/* After the commit: renames the partial to the node's path on the target (making directories), removes the source's
+ * file, each durable before the next, drops the record. Blocks. Repeatable after a death at any step. keep_source: it
+ * is left. */
 int jobs_complete(struct catalog *catalog, const struct job_record *record, struct sentence *why);
 /* The job failed or was cancelled: removes the partial, drops the record. */
 int jobs_abandon(struct catalog *catalog, const struct job_record *record);
@@ -47,11 +50,13 @@ int jobs_store_result(struct catalog *catalog, uint64_t node, const struct job_r
 int jobs_load_result(struct catalog *catalog, uint64_t node, struct job_result *out);
 
 /* Makes what a target needs: directories of the node's path on the target datastore, and the fresh hidden file
- * DATASTORE_PRIVATE/partial-… with the node's owner, mode, times and user xattrs. partial is filled. -EEXIST: the target has
- * a file at the node's path; -EISDIR a directory. */
+ * DATASTORE_PRIVATE/partial-… with the node's owner, mode, times and user xattrs. partial is filled. -EEXIST: the
+ * target has a file at the node's path; -EISDIR a directory. */
 int jobs_make_partial(struct catalog *catalog, struct job_record *record, struct sentence *why);
-/* Copies owner, mode, times, user xattrs from the source's file to the partial and makes both the file's attributes and its directory durable. */
+/* Copies owner, mode, times, user xattrs from the source's file to the partial and makes both the file's attributes and
+ * its directory durable. */
 int jobs_copy_attributes(struct catalog *catalog, const struct job_record *record, struct sentence *why);
 
-/* Partial files on the datastores that no record owns are set aside as DATASTORE_PRIVATE/stray-… and named in the log. */
+/* Partial files on the datastores that no record owns are set aside as DATASTORE_PRIVATE/stray-… and named in the log.
+ */
 int jobs_set_aside_strays(struct catalog *catalog);

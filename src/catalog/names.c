@@ -16,8 +16,8 @@ int name_check(const char *name)
 }
 
 /* Owns the name and uses the directory, or the errno of not being able to make it. */
-static int take_new_name(struct catalog *catalog, struct hold *hold, uint64_t parent, const char *name, struct entry **out,
-    char path[PATH_MAX])
+static int take_new_name(struct catalog *catalog, struct hold *hold, uint64_t parent, const char *name,
+    struct entry **out, char path[PATH_MAX])
 {
     struct entry *directory = NULL;
     int error = name_check(name);
@@ -76,8 +76,9 @@ static int make(struct catalog *catalog, const struct entry *directory, unsigned
     /* Law 9: the trace of a worker that died in the middle; it may not have come to owner and mode. */
     if (error == -EEXIST && retry && datastore->ops->lookup(datastore, path, &there) == 0 &&
         (there.st_mode & S_IFMT) == (st->st_mode & S_IFMT))
-        error = S_ISLNK(st->st_mode) ?
-            0 : datastore->ops->set_attributes(datastore, path, st, ATTRIBUTE_MODE | ATTRIBUTE_OWNER);
+        error = S_ISLNK(st->st_mode)
+                    ? 0
+                    : datastore->ops->set_attributes(datastore, path, st, ATTRIBUTE_MODE | ATTRIBUTE_OWNER);
     return error;
 }
 

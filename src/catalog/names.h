@@ -1,10 +1,11 @@
-/* names: the changes of names and attributes. Each blocks on one or more datastores: called on a pool, never on a reactor.
+/* names: the changes of names and attributes. Each blocks on one or more datastores: called on a pool, never on a
+ * reactor.
  *
- * Order of every change: what must be refused is refused by the catalog; the datastore's call; one SQLite transaction that
- * also stores the request's unique and result; then memory. Law 9: a request that a dead worker had begun comes again with
- * origin.retry: if its unique is recorded, the recorded result is returned and nothing is done; else the datastore's call may
- * have been made already, and its traces (name is there, name is gone) are taken as success.
- * A change that touches two datastores writes an intent record first, completed by the next catalog_open after a death.
+ * Order of every change: what must be refused is refused by the catalog; the datastore's call; one SQLite transaction
+ * that also stores the request's unique and result; then memory. Law 9: a request that a dead worker had begun comes
+ * again with origin.retry: if its unique is recorded, the recorded result is returned and nothing is done; else the
+ * datastore's call may have been made already, and its traces (name is there, name is gone) are taken as success. A
+ * change that touches two datastores writes an intent record first, completed by the next catalog_open after a death.
  * Returns of all: 0 or -errno as the system call of that name would give. */
 #pragma once
 
@@ -17,17 +18,19 @@ struct origin {
     bool retry;
 };
 
-/* st: mode with type, uid, gid, rdev. Set-gid of the parent directory is inherited here. content: a symlink's target. */
+/* st: mode with type, uid, gid, rdev. Set-gid of the parent directory is inherited here. content: a symlink's target.
+ */
 int names_create(struct catalog *catalog, const struct origin *origin, uint64_t parent, const char *name,
     const struct stat *st, const char *content, struct node *out);
 
-/* keep_open: the file is open: it becomes an orphan (hidden name on its datastore), else it is deleted. *removed is its id. */
+/* keep_open: the file is open: it becomes an orphan (hidden name on its datastore), else it is deleted. *removed is its
+ * id. */
 int names_unlink(struct catalog *catalog, const struct origin *origin, uint64_t parent, const char *name,
     bool (*keep_open)(void *argument, uint64_t id), void *argument, uint64_t *removed);
 int names_rmdir(struct catalog *catalog, const struct origin *origin, uint64_t parent, const char *name);
 
-/* flags: 0 or RENAME_NOREPLACE (others -EINVAL). *replaced: id of the file that was replaced, or 0; kept as an orphan when
- * keep_open says so. A file keeps its datastore; missing directories are made there. */
+/* flags: 0 or RENAME_NOREPLACE (others -EINVAL). *replaced: id of the file that was replaced, or 0; kept as an orphan
+ * when keep_open says so. A file keeps its datastore; missing directories are made there. */
 int names_rename(struct catalog *catalog, const struct origin *origin, uint64_t parent, const char *name,
     uint64_t new_parent, const char *new_name, unsigned flags, bool (*keep_open)(void *argument, uint64_t id),
     void *argument, uint64_t *replaced);
@@ -35,10 +38,12 @@ int names_rename(struct catalog *catalog, const struct origin *origin, uint64_t 
 /* The last handle of an orphan is closed. */
 int names_release_orphan(struct catalog *catalog, uint64_t id);
 
-/* mask: attribute_mask. kill_suid: clear set-id bits as a write by a non-owner does. Refreshes the attributes from the datastore. */
-int names_set_attributes(struct catalog *catalog, uint64_t id, const struct stat *st, unsigned mask, bool kill_suid,
-    struct node *out);
-/* Fetches the attributes from the datastore into the catalog (after a worker's death, a fallocate, a write that changes blocks). */
+/* mask: attribute_mask. kill_suid: clear set-id bits as a write by a non-owner does. Refreshes the attributes from the
+ * datastore. */
+int names_set_attributes(
+    struct catalog *catalog, uint64_t id, const struct stat *st, unsigned mask, bool kill_suid, struct node *out);
+/* Fetches the attributes from the datastore into the catalog (after a worker's death, a fallocate, a write that changes
+ * blocks). */
 int names_refresh(struct catalog *catalog, uint64_t id, struct node *out);
 
 ssize_t names_get_xattr(struct catalog *catalog, uint64_t id, const char *name, void *value, size_t size);

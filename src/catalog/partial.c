@@ -42,7 +42,8 @@ static int read_xattr(struct visit *visit, struct attributes *attributes, const 
         return -ENOMEM;
     attributes->list = list;
     char *value = malloc(XATTR_MAX);
-    ssize_t size = value ? visit->datastore->ops->get_xattr(visit->datastore, visit->path, name, value, XATTR_MAX) : -ENOMEM;
+    ssize_t size = value ? visit->datastore->ops->get_xattr(visit->datastore, visit->path, name, value, XATTR_MAX)
+                         : -ENOMEM;
     if (size < 0) {
         free(value);
         return size == -ENODATA ? 0 : (int)size;
@@ -78,8 +79,8 @@ static bool has(const struct attributes *attributes, const char *name)
     return false;
 }
 
-static int write_xattrs(struct datastore *target, const char *path, const char *partial, const struct attributes *attributes,
-    struct sentence *why)
+static int write_xattrs(struct datastore *target, const char *path, const char *partial,
+    const struct attributes *attributes, struct sentence *why)
 {
     for (size_t i = 0; i < attributes->count; i++) {
         const struct attribute *attribute = &attributes->list[i];
@@ -135,8 +136,8 @@ int jobs_copy_attributes(struct catalog *catalog, const struct job_record *recor
     visit_end(&visit);
     struct datastore *target = place_datastore(catalog, record->target);
     if (!error && !flipped)
-        error = target ? write_attributes(target, visit.path, record->partial, &attributes, why) :
-                         refuse(why, -EIO, "%s: datastore %s, the target, is away", visit.path,
+        error = target ? write_attributes(target, visit.path, record->partial, &attributes, why)
+                       : refuse(why, -EIO, "%s: datastore %s, the target, is away", visit.path,
                              catalog->datastores[record->target]->name);
     attributes_free(&attributes);
     tree_lock(catalog);
@@ -156,7 +157,8 @@ static int check_free(struct datastore *target, const char *path, struct sentenc
     if (error == -ENOENT)
         return 0;
     if (error)
-        return refuse(why, error, "%s: datastore %s, the target, cannot be asked: %s", path, target->name, error_text(error));
+        return refuse(
+            why, error, "%s: datastore %s, the target, cannot be asked: %s", path, target->name, error_text(error));
     if (S_ISDIR(st.st_mode))
         return refuse(why, -EISDIR, "%s: datastore %s, the target, has a directory of that name", path, target->name);
     return refuse(why, -EEXIST, "%s: datastore %s, the target, has a file of that name", path, target->name);
@@ -173,8 +175,8 @@ static int name_partial(struct catalog *catalog, struct job_record *record)
         error = jobs_put(catalog, record);
     if (error)
         return error;
-    snprintf(record->partial, sizeof(record->partial), "%s/partial-%" PRIu64 "-%08" PRIx32, DATASTORE_PRIVATE, record->id,
-        random);
+    snprintf(record->partial, sizeof(record->partial), "%s/partial-%" PRIu64 "-%08" PRIx32, DATASTORE_PRIVATE,
+        record->id, random);
     return jobs_put(catalog, record);
 }
 
@@ -184,7 +186,8 @@ static int make(struct catalog *catalog, const struct entry *directory, const ch
 {
     struct datastore *target = place_datastore(catalog, record->target);
     if (!target)
-        return refuse(why, -EIO, "%s: datastore %s, the target, is away", path, catalog->datastores[record->target]->name);
+        return refuse(
+            why, -EIO, "%s: datastore %s, the target, is away", path, catalog->datastores[record->target]->name);
     int error = check_free(target, path, why);
     if (error)
         return error;
@@ -205,8 +208,8 @@ static int make(struct catalog *catalog, const struct entry *directory, const ch
     return write_attributes(target, path, record->partial, attributes, why);
 }
 
-static int check_node(struct catalog *catalog, const struct visit *visit, const struct job_record *record,
-    struct sentence *why)
+static int check_node(
+    struct catalog *catalog, const struct visit *visit, const struct job_record *record, struct sentence *why)
 {
     const struct entry *entry = visit->entry;
     if (record->target >= catalog->count)
@@ -275,7 +278,8 @@ static bool owned(struct catalog *catalog, unsigned datastore, const char *path)
 {
     bool found = false;
     tree_lock(catalog);
-    list_for_each(link, &catalog->jobs) {
+    list_for_each(link, &catalog->jobs)
+    {
         const struct job *job = container_of(link, struct job, link);
         found = found || (job->record.target == datastore && strcmp(job->record.partial, path) == 0);
     }
@@ -295,8 +299,8 @@ static void set_aside(struct datastore *datastore, const char *name)
         error = datastore->ops->rename(datastore, from, to, false);
     }
     if (error)
-        log_error("datastore %s: the partial image %s belongs to no job and cannot be set aside: %s", datastore->name, from,
-            error_text(error));
+        log_error("datastore %s: the partial image %s belongs to no job and cannot be set aside: %s", datastore->name,
+            from, error_text(error));
     else
         log_warning("datastore %s: the partial image %s belongs to no job; it was set aside as %s and may be removed",
             datastore->name, from, to);

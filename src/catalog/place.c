@@ -172,6 +172,7 @@ int place_adopt(struct catalog *catalog, struct entry *directory, const char *na
     if (!error)
         error = place_insert(catalog, directory, entry, NULL, NULL);
     if (!error)
-        log_info("%s was found on datastore %s, where the mount was about to make it", path, catalog->datastores[index]->name);
+        log_info("%s was found on datastore %s, where the mount was about to make it", path,
+            catalog->datastores[index]->name);
     return error;
 }

@@ -1,5 +1,5 @@
-/* place: where a node's bytes stand on a datastore, and the directories that this needs. All block on the datastore; the
- * caller holds (hold.h) what it names, and not the tree's mutex. */
+/* place: where a node's bytes stand on a datastore, and the directories that this needs. All block on the datastore;
+ * the caller holds (hold.h) what it names, and not the tree's mutex. */
 #pragma once
 
 #include "catalog/private.h"
@@ -20,6 +20,7 @@ int place_hide(struct datastore *datastore, const char *path, const char *hidden
 int place_adopt(struct catalog *catalog, struct entry *directory, const char *name, unsigned datastore);
 /* A new entry, not in the tree yet, of what the datastore has at path. */
 int place_look(struct catalog *catalog, unsigned datastore, const char *path, const char *name, struct entry **out);
-/* Records and links a new entry. The directory is used, with room reserved; on error the entry is freed. out may be NULL. */
+/* Records and links a new entry. The directory is used, with room reserved; on error the entry is freed. out may be
+ * NULL. */
 int place_insert(struct catalog *catalog, struct entry *directory, struct entry *entry, const struct origin *origin,
     struct node *out);

@@ -98,8 +98,8 @@ int jobs_settle(struct catalog *catalog, uint64_t node);
 /* With the tree's mutex; NULL: none. */
 struct job *job_of_node(struct catalog *catalog, uint64_t node);
 
-/* A call by path on one node: waits until nobody owns it, then uses it. -ENOENT of the datastore is passed to visit_over:
- * true: it is over, *result is what to return; false: the file has another path by now, begin again. */
+/* A call by path on one node: waits until nobody owns it, then uses it. -ENOENT of the datastore is passed to
+ * visit_over: true: it is over, *result is what to return; false: the file has another path by now, begin again. */
 struct visit {
     struct hold hold;
     struct entry *entry;

@@ -48,7 +48,8 @@ int records_load_datastores(struct catalog *catalog, struct sentence *why)
             id++;
         if (id == CATALOG_DATASTORES_MAX) {
             store_rollback(catalog->store);
-            return refuse(why, -ENOSPC, "the catalog knows %d datastores already, no room for %s: delete the rows of old ones",
+            return refuse(why, -ENOSPC,
+                "the catalog knows %d datastores already, no room for %s: delete the rows of old ones",
                 CATALOG_DATASTORES_MAX, catalog->datastores[i]->name);
         }
         catalog->rows[i] = id;
@@ -138,7 +139,8 @@ static int link_nodes(struct catalog *catalog, struct loading *loading)
             continue;
         struct entry *parent = tree_get(&catalog->tree, loading->rows[i].parent);
         if (!parent || !entry_is_directory(parent) || parent == entry) {
-            log_error("the catalog's record %" PRIu64 " (%s) stands in no directory: passed over", entry->id, entry->name);
+            log_error(
+                "the catalog's record %" PRIu64 " (%s) stands in no directory: passed over", entry->id, entry->name);
             entry->trouble = TROUBLE_LOST;
             continue;
         }
@@ -222,10 +224,10 @@ void record_add(struct catalog *catalog, const struct entry *entry, uint64_t par
     const struct stat *st = &entry->st;
     store_run(catalog->store, STORE_NODE_ADD, "iisiiiiiiiiiiiiiissii", (int64_t)entry->id, (int64_t)parent, entry->name,
         (int64_t)catalog->rows[entry->datastore], (int64_t)entry->carriers, (int64_t)st->st_mode, (int64_t)st->st_uid,
-        (int64_t)st->st_gid, (int64_t)st->st_rdev, (int64_t)st->st_size, (int64_t)st->st_blocks, (int64_t)st->st_atim.tv_sec,
-        (int64_t)st->st_atim.tv_nsec, (int64_t)st->st_mtim.tv_sec, (int64_t)st->st_mtim.tv_nsec,
-        (int64_t)st->st_ctim.tv_sec, (int64_t)st->st_ctim.tv_nsec, entry->content, entry->file, (int64_t)entry->orphan,
-        (int64_t)entry->trouble);
+        (int64_t)st->st_gid, (int64_t)st->st_rdev, (int64_t)st->st_size, (int64_t)st->st_blocks,
+        (int64_t)st->st_atim.tv_sec, (int64_t)st->st_atim.tv_nsec, (int64_t)st->st_mtim.tv_sec,
+        (int64_t)st->st_mtim.tv_nsec, (int64_t)st->st_ctim.tv_sec, (int64_t)st->st_ctim.tv_nsec, entry->content,
+        entry->file, (int64_t)entry->orphan, (int64_t)entry->trouble);
 }
 
 struct place place_of(const struct entry *entry)
@@ -250,8 +252,8 @@ void record_place(struct catalog *catalog, uint64_t id, const struct place *plac
 
 void record_attributes(struct catalog *catalog, uint64_t id, const struct stat *st)
 {
-    store_run(catalog->store, STORE_NODE_ATTRIBUTES, "iiiiiiiiiiiii", (int64_t)id, (int64_t)st->st_mode, (int64_t)st->st_uid,
-        (int64_t)st->st_gid, (int64_t)st->st_rdev, (int64_t)st->st_size, (int64_t)st->st_blocks,
+    store_run(catalog->store, STORE_NODE_ATTRIBUTES, "iiiiiiiiiiiii", (int64_t)id, (int64_t)st->st_mode,
+        (int64_t)st->st_uid, (int64_t)st->st_gid, (int64_t)st->st_rdev, (int64_t)st->st_size, (int64_t)st->st_blocks,
         (int64_t)st->st_atim.tv_sec, (int64_t)st->st_atim.tv_nsec, (int64_t)st->st_mtim.tv_sec,
         (int64_t)st->st_mtim.tv_nsec, (int64_t)st->st_ctim.tv_sec, (int64_t)st->st_ctim.tv_nsec);
 }
@@ -270,8 +272,8 @@ void record_delete(struct catalog *catalog, uint64_t id)
 void record_applied(struct catalog *catalog, const struct origin *origin, int result, uint64_t node)
 {
     if (origin)
-        store_run(catalog->store, STORE_APPLIED_PUT, "iiii", (int64_t)origin->slot, (int64_t)origin->unique, (int64_t)result,
-            (int64_t)node);
+        store_run(catalog->store, STORE_APPLIED_PUT, "iiii", (int64_t)origin->slot, (int64_t)origin->unique,
+            (int64_t)result, (int64_t)node);
 }
 
 struct recalled {
@@ -295,8 +297,8 @@ int record_recall(struct catalog *catalog, const struct origin *origin, int *res
     if (!origin || !origin->retry)
         return 0;
     intents_await(catalog, origin);
-    int error = store_select(catalog->store, STORE_APPLIED, recall_row, &recalled, "ii", (int64_t)origin->slot,
-        (int64_t)origin->unique);
+    int error = store_select(
+        catalog->store, STORE_APPLIED, recall_row, &recalled, "ii", (int64_t)origin->slot, (int64_t)origin->unique);
     if (error)
         return error;
     *result = recalled.result;
@@ -308,9 +310,9 @@ void record_job(struct catalog *catalog, const struct job_record *record)
 {
     int64_t source = catalog->rows[record->source], target = catalog->rows[record->target];
     if (record->id == 0)
-        store_run(catalog->store, STORE_JOB_ADD, "iiiisss", (int64_t)record->node, source, target, (int64_t)record->state,
-            record->request, record->partial, record->source_file);
-    else
-        store_run(catalog->store, STORE_JOB_UPDATE, "iiiiisss", (int64_t)record->id, (int64_t)record->node, source, target,
+        store_run(catalog->store, STORE_JOB_ADD, "iiiisss", (int64_t)record->node, source, target,
             (int64_t)record->state, record->request, record->partial, record->source_file);
+    else
+        store_run(catalog->store, STORE_JOB_UPDATE, "iiiiisss", (int64_t)record->id, (int64_t)record->node, source,
+            target, (int64_t)record->state, record->request, record->partial, record->source_file);
 }

@@ -1,4 +1,5 @@
-/* records: rows of the store in the catalog's words. Those that write are called between store_begin and store_commit. */
+/* records: rows of the store in the catalog's words. Those that write are called between store_begin and store_commit.
+ */
 #pragma once
 
 #include "catalog/private.h"

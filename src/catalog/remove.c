@@ -34,8 +34,8 @@ static int find(struct catalog *catalog, uint64_t parent, const char *name, bool
 }
 
 /* Owns the entry and uses its directory. */
-static int take_name(struct catalog *catalog, struct hold *hold, uint64_t parent, const char *name, bool directory,
-    char path[PATH_MAX])
+static int take_name(
+    struct catalog *catalog, struct hold *hold, uint64_t parent, const char *name, bool directory, char path[PATH_MAX])
 {
     int error;
     hold_init(hold, catalog);

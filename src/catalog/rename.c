@@ -110,7 +110,8 @@ static void describe(struct move *move, const struct origin *origin)
     } else {
         intent->datastores = catalog_bit(catalog, move->entry->datastore);
         intent->replaced_datastores = move->there ? catalog_bit(catalog, move->there->datastore) : 0;
-        intent->kind = !move->there || intent->datastores == intent->replaced_datastores ? INTENT_SIMPLE : INTENT_REPLACE;
+        intent->kind = !move->there || intent->datastores == intent->replaced_datastores ? INTENT_SIMPLE
+                                                                                         : INTENT_REPLACE;
     }
 }
 
@@ -144,8 +145,12 @@ int names_rename(struct catalog *catalog, const struct origin *origin, uint64_t 
     struct move *move = calloc(1, sizeof(*move));
     if (!move)
         return -ENOMEM;
-    *move = (struct move){.catalog = catalog, .parent = parent, .new_parent = new_parent, .name = name,
-        .new_name = new_name, .flags = flags};
+    *move = (struct move){.catalog = catalog,
+        .parent = parent,
+        .new_parent = new_parent,
+        .name = name,
+        .new_name = new_name,
+        .flags = flags};
     hold_init(&move->hold, catalog);
     tree_lock(catalog);
     do {

@@ -97,9 +97,9 @@ static int decide_directory(struct catalog *catalog, const struct intent *intent
 
 static void replay_intent(struct catalog *catalog, struct intent *intent, struct hold *hold)
 {
-    int forward = intent->committed ? 1 :
-        intent->kind == INTENT_REPLACE ? decide_replace(catalog, intent) :
-                                         decide_directory(catalog, intent);
+    int forward = intent->committed                ? 1
+                  : intent->kind == INTENT_REPLACE ? decide_replace(catalog, intent)
+                                                   : decide_directory(catalog, intent);
     int error = forward < 0 ? forward : 0;
     if (forward > 0 && !intent->committed) {
         struct datastore *datastore = intent_datastore(catalog, intent->datastores & -intent->datastores);
@@ -217,7 +217,8 @@ void intents_retry(struct catalog *catalog)
 
 static bool is_under_way(struct catalog *catalog, const struct origin *origin)
 {
-    list_for_each(link, &catalog->replays) {
+    list_for_each(link, &catalog->replays)
+    {
         const struct replay *replay = container_of(link, struct replay, link);
         const struct intent *intent = &replay->intent;
         if (!replay->done && intent->has_origin && intent->origin.slot == origin->slot &&

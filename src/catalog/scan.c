@@ -55,8 +55,9 @@ static void tell_conflict(struct scan *scan, const struct subject *subject, cons
     struct datastore *second = catalog->datastores[other];
     place_text(first, subject->path, places[0], sizeof(places[0]));
     place_text(second, subject->path, places[1], sizeof(places[1]));
-    log_error("%s stands on datastore %s and on datastore %s: it answers EIO until one is chosen. Remove or rename one: "
-              "mv '%s' '%s.old'  or  mv '%s' '%s.old'  then: svmfs --rescan",
+    log_error(
+        "%s stands on datastore %s and on datastore %s: it answers EIO until one is chosen. Remove or rename one: "
+        "mv '%s' '%s.old'  or  mv '%s' '%s.old'  then: svmfs --rescan",
         subject->path, first->name, second->name, places[0], places[0], places[1], places[1]);
 }
 
@@ -136,7 +137,8 @@ static int enact_new(struct scan *scan, struct subject *subject, const struct de
 static bool attributes_differ(const struct stat *a, const struct stat *b)
 {
     return a->st_mode != b->st_mode || a->st_uid != b->st_uid || a->st_gid != b->st_gid || a->st_size != b->st_size ||
-           a->st_mtim.tv_sec != b->st_mtim.tv_sec || a->st_mtim.tv_nsec != b->st_mtim.tv_nsec || a->st_rdev != b->st_rdev;
+           a->st_mtim.tv_sec != b->st_mtim.tv_sec || a->st_mtim.tv_nsec != b->st_mtim.tv_nsec ||
+           a->st_rdev != b->st_rdev;
 }
 
 static bool place_differs(const struct entry *entry, const struct decision *decision)
@@ -190,16 +192,17 @@ static int enact_update(struct scan *scan, struct subject *subject, const struct
     return 0;
 }
 
-static int enact(struct scan *scan, struct subject *subject, const struct decision *decision, const struct claim *claims)
+static int enact(
+    struct scan *scan, struct subject *subject, const struct decision *decision, const struct claim *claims)
 {
     int error = 0;
     if (subject->entry && (decision->verdict == DECIDE_GONE || decision->replace))
         error = enact_gone(scan, subject);
     if (error || decision->verdict == DECIDE_GONE)
         return error;
-    error = subject->entry ? enact_update(scan, subject, decision) :
-        decision->claim    ? enact_new(scan, subject, decision) :
-                             0;
+    error = subject->entry    ? enact_update(scan, subject, decision)
+            : decision->claim ? enact_new(scan, subject, decision)
+                              : 0;
     if (!error && (decision->trouble == TROUBLE_CONFLICT || decision->trouble == TROUBLE_AMBIGUOUS))
         tell_conflict(scan, subject, claims);
     return error;
@@ -220,8 +223,8 @@ static bool is_moved(struct scan *scan, struct subject *subject, const struct cl
     for (const struct claim *claim = claims; claim; claim = claim->next)
         if (claim->datastore == entry->datastore)
             return false; /* it has its name already */
-    log_error("%s was moved to datastore %s, which has neither %s nor %s: it answers EIO; nothing is removed", subject->path,
-        catalog->datastores[entry->datastore]->name, entry->file, subject->path);
+    log_error("%s was moved to datastore %s, which has neither %s nor %s: it answers EIO; nothing is removed",
+        subject->path, catalog->datastores[entry->datastore]->name, entry->file, subject->path);
     entry->trouble = TROUBLE_LOST;
     return true;
 }
@@ -385,7 +388,7 @@ static int settle_rest(struct scan *scan)
     struct rest {
         uint64_t parent;
         char *name;
-    } *rest;
+    } * rest;
     size_t count = 0, from = 0;
     int error = 0;
     tree_lock(catalog);
@@ -439,8 +442,8 @@ static void settle_orphans(struct scan *scan, unsigned index)
             error = datastore->ops->remove(datastore, path, false);
         } else {
             error = datastore->ops->rename(datastore, path, stray, false);
-            log_warning("datastore %s: %s is in no record; it was set aside as %s and may be removed", datastore->name, path,
-                stray);
+            log_warning("datastore %s: %s is in no record; it was set aside as %s and may be removed", datastore->name,
+                path, stray);
         }
         if (error)
             log_error("datastore %s: %s stays: %s", datastore->name, path, error_text(error));

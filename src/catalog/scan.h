@@ -1,9 +1,10 @@
 /* scan: what the datastores have, compared with what the catalog says.
  *
  * First every datastore is walked without any lock: findings, one per path, with a claim of each datastore that has it.
- * Then each path is decided, parents first (decide.c: pure), and what differs is changed; then what nobody claimed goes.
- * While the mount serves, a change is made only after the name is held and the datastores were asked again, since the walk
- * is old by then. A datastore that is away, or cannot be read to its end, says nothing: its names stay as recorded. */
+ * Then each path is decided, parents first (decide.c: pure), and what differs is changed; then what nobody claimed
+ * goes. While the mount serves, a change is made only after the name is held and the datastores were asked again, since
+ * the walk is old by then. A datastore that is away, or cannot be read to its end, says nothing: its names stay as
+ * recorded. */
 #pragma once
 
 #include "catalog/private.h"

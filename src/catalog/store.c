@@ -39,7 +39,8 @@ static const char schema[] =
     " atime INTEGER NOT NULL, atime_ns INTEGER NOT NULL, mtime INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
     " ctime INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, content TEXT, file TEXT, orphan INTEGER NOT NULL,"
     " trouble INTEGER NOT NULL);"
-    "CREATE TABLE applied(slot INTEGER PRIMARY KEY, uniq INTEGER NOT NULL, result INTEGER NOT NULL, node INTEGER NOT NULL);"
+    "CREATE TABLE applied(slot INTEGER PRIMARY KEY, uniq INTEGER NOT NULL, result INTEGER NOT NULL, node INTEGER NOT "
+    "NULL);"
     "CREATE TABLE intents(id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, committed INTEGER NOT NULL,"
     " slot INTEGER NOT NULL, uniq INTEGER NOT NULL, node INTEGER NOT NULL, parent INTEGER NOT NULL, name TEXT NOT NULL,"
     " origin TEXT NOT NULL, destination TEXT NOT NULL, datastores INTEGER NOT NULL, replaced INTEGER NOT NULL,"
@@ -161,8 +162,8 @@ static int open_database(struct store *store, struct sentence *why)
     }
     if (version != FORMAT)
         return refuse(why, version > FORMAT ? -EPROTO : -EIO,
-            "the catalog %s has format %d, this svmfs reads %d; moved away, it is made anew from the datastores", store->path,
-            version, FORMAT);
+            "the catalog %s has format %d, this svmfs reads %d; moved away, it is made anew from the datastores",
+            store->path, version, FORMAT);
     return 0;
 }
 
@@ -184,11 +185,13 @@ int store_open(struct store **out, const char *directory, struct sentence *why)
         error = refuse(why, -errno, "the state directory %s cannot be made: %s", directory, error_text(errno));
     if (!error)
         error = open_database(store, why);
-    /* What the last process wrote counts once it is durable (law 1): checkpointed with fsync before anybody reads it. */
-    if (!error && execute(store, "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous=NORMAL") != 0)
+    /* What the last process wrote counts once it is durable (law 1): checkpointed with fsync before anybody reads it.
+     */
+    if (!error &&
+        execute(store, "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous=NORMAL") != 0)
         error = refuse(why, -EIO, "the catalog %s cannot be written: %s", store->path, sqlite3_errmsg(store->database));
-    if (!error && sqlite3_open_v2(store->path, &store->checkpoints, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
-                      SQLITE_OK)
+    if (!error && sqlite3_open_v2(
+                      store->path, &store->checkpoints, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         error = refuse(why, -EIO, "the catalog %s cannot be opened twice", store->path);
     if (!error && pthread_create(&store->thread, NULL, checkpointer, store) != 0)
         error = refuse(why, -EAGAIN, "no thread for the catalog's checkpoints");
@@ -272,8 +275,8 @@ static int prepare(struct store *store, enum statement statement, const char *ty
             code = sqlite3_bind_int64(*prepared, i + 1, va_arg(values, int64_t));
         } else {
             const char *text = va_arg(values, const char *);
-            code = text ? sqlite3_bind_text(*prepared, i + 1, text, -1, SQLITE_TRANSIENT) :
-                          sqlite3_bind_null(*prepared, i + 1);
+            code = text ? sqlite3_bind_text(*prepared, i + 1, text, -1, SQLITE_TRANSIENT)
+                        : sqlite3_bind_null(*prepared, i + 1);
         }
     }
     return code == SQLITE_OK ? 0 : fail(store, code);
@@ -301,7 +304,8 @@ uint64_t store_last_id(struct store *store)
     return (uint64_t)sqlite3_last_insert_rowid(store->database);
 }
 
-int store_select(struct store *store, enum statement statement, store_visit *visit, void *argument, const char *types, ...)
+int store_select(
+    struct store *store, enum statement statement, store_visit *visit, void *argument, const char *types, ...)
 {
     va_list values;
     pthread_mutex_lock(&store->mutex);

@@ -188,8 +188,8 @@ int tree_reserve(struct entry *directory)
 void tree_link(struct tree *tree, struct entry *directory, struct entry *entry)
 {
     unsigned at = tree_child_after(directory, entry->id);
-    memmove(directory->children + at + 1, directory->children + at,
-        (directory->child_count - at) * sizeof(struct entry *));
+    memmove(
+        directory->children + at + 1, directory->children + at, (directory->child_count - at) * sizeof(struct entry *));
     directory->children[at] = entry;
     directory->child_count++;
     if (entry_is_directory(entry))
@@ -210,8 +210,8 @@ void tree_unlink(struct tree *tree, struct entry *entry)
         bucket = &(*bucket)->name_next;
     *bucket = entry->name_next;
     directory->child_count--;
-    memmove(directory->children + at, directory->children + at + 1,
-        (directory->child_count - at) * sizeof(struct entry *));
+    memmove(
+        directory->children + at, directory->children + at + 1, (directory->child_count - at) * sizeof(struct entry *));
     if (entry_is_directory(entry))
         directory->directories--;
     entry->parent = NULL;

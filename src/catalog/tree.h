@@ -1,5 +1,5 @@
-/* tree: the names in memory. Entries are found by id and by (parent, name); a directory's children stand in the order of
- * their ids. All functions want the tree's mutex held, none blocks. */
+/* tree: the names in memory. Entries are found by id and by (parent, name); a directory's children stand in the order
+ * of their ids. All functions want the tree's mutex held, none blocks. */
 #pragma once
 
 #include <pthread.h>

@@ -1,9 +1,10 @@
 /* Calls by path, and why a path may lead nowhere for a moment.
  *
- * A worker that died between a datastore's rename and its record leaves the file under a name that the records do not know
- * yet. The request comes again to the next worker and puts it right (law 9), but a read of the same disk may come first: it
- * waits for that, instead of telling a guest of an error. The same holds for a committed move whose partial has its name
- * already. A file that stays away is an error, never "no such file", which would invite a second one (law 15). */
+ * A worker that died between a datastore's rename and its record leaves the file under a name that the records do not
+ * know yet. The request comes again to the next worker and puts it right (law 9), but a read of the same disk may come
+ * first: it waits for that, instead of telling a guest of an error. The same holds for a committed move whose partial
+ * has its name already. A file that stays away is an error, never "no such file", which would invite a second one (law
+ * 15). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -196,6 +196,11 @@ class Worker:
             path, node = f'{path}/{name}', node.children[name]
         return path if path != self.own else f'{path}/a'
 
+    def attributed(self):
+        """A path with attributes, if a few walks find one."""
+        paths = [self.existing() for _ in range(4)]
+        return next((path for path in paths if self.tree.find(path) and self.tree.find(path).attributes), None)
+
     def data(self):
         return self.chance.randbytes(self.chance.choice([0, 1, 100, 5000, 20000]))
 
@@ -209,7 +214,7 @@ class Worker:
             path, name = self.path(), f'user.{chance.choice("pqr")}'
             if call == 'setxattr':
                 return path, name, chance.randbytes(chance.choice([0, 5, 50])), chance.choice([0, 1, 2])
-            return path, name
+            return (self.attributed() or path), name
         extra = {'create': lambda: (chance.choice([0o644, 0o600, 0o755]),),
                  'mkdir': lambda: (chance.choice([0o755, 0o700]),),
                  'mkfifo': lambda: (0o644,), 'chmod': lambda: (chance.choice([0o744, 0o700, 0o755, 0o1777]),),

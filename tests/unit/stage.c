@@ -136,7 +136,8 @@ bool stage_die(struct stage *stage, const char *name, int count, bool first, voi
         _exit(0);
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
-    cr_assert(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 99), "status %x", (unsigned)status);
+    cr_assert(
+        WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 99), "status %x", (unsigned)status);
     return WEXITSTATUS(status) == 99;
 }
 
@@ -264,8 +265,8 @@ int stage_rmdir(struct stage *stage, const struct origin *origin, const char *pa
     return names_rmdir(stage->catalog, origin, parent, name);
 }
 
-int stage_rename(struct stage *stage, const struct origin *origin, const char *path, const char *to, unsigned flags, bool open,
-    uint64_t *replaced)
+int stage_rename(struct stage *stage, const struct origin *origin, const char *path, const char *to, unsigned flags,
+    bool open, uint64_t *replaced)
 {
     const char *name, *new_name;
     uint64_t id, parent = stage_parent(stage, path, &name), new_parent = stage_parent(stage, to, &new_name);

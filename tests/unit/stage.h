@@ -30,7 +30,8 @@ void stage_mount(struct stage *stage, bool first);
 void stage_unmount(struct stage *stage);
 void stage_close(struct stage *stage);
 
-/* Runs act in a process that dies (true) when event is passed for the count-th time; the catalog must not be open here. */
+/* Runs act in a process that dies (true) when event is passed for the count-th time; the catalog must not be open here.
+ */
 bool stage_die(struct stage *stage, const char *event, int count, bool first, void (*act)(struct stage *stage));
 
 /* Around the catalog. */
@@ -53,7 +54,7 @@ int stage_look(struct stage *stage, const char *path, struct node *out);
 int stage_create(struct stage *stage, const struct origin *origin, const char *path, mode_t mode, struct node *out);
 int stage_unlink(struct stage *stage, const struct origin *origin, const char *path, bool open, uint64_t *removed);
 int stage_rmdir(struct stage *stage, const struct origin *origin, const char *path);
-int stage_rename(struct stage *stage, const struct origin *origin, const char *path, const char *to, unsigned flags, bool open,
-    uint64_t *replaced);
+int stage_rename(struct stage *stage, const struct origin *origin, const char *path, const char *to, unsigned flags,
+    bool open, uint64_t *replaced);
 /* The datastore of the path's node. */
 unsigned stage_where(struct stage *stage, const char *path);

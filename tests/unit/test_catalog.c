@@ -154,7 +154,8 @@ Test(catalog, ids_survive_mounts_and_are_not_used_again)
     stage_mkdir(&stage, 0, "d");
     stage_put(&stage, 0, "d/x", "1");
     stage_mount(&stage, true);
-    uint64_t d = stage_id(&stage, "d"), x = stage_id(&stage, "d/x"), last = stage_make(&stage, "d/last", S_IFREG | 0600);
+    uint64_t d = stage_id(&stage, "d"), x = stage_id(&stage, "d/x"),
+             last = stage_make(&stage, "d/last", S_IFREG | 0600);
     cr_assert_eq(stage_unlink(&stage, NULL, "d/last", false, NULL), 0);
     stage_unmount(&stage);
     stage_mount(&stage, true);

@@ -29,6 +29,7 @@ Test(ghosts, unanswered_writes_of_a_dead_worker_are_found)
     put(&session, 6, SLOT_FREE, 0, FUSE_WRITE, 26);
     put(&session, 7, SLOT_READING, 0, FUSE_WRITE, 27);
     slot_in(session_slot(&session, 0, 7))->unique = 0;
+    session.head->slots_used[0] = 8;
     cr_assert_eq(ghosts_find(&ghosts, &session), 0);
     const bool expected[] = {true, true, false, false, true, false, false, false};
     for (unsigned i = 0; i < 8; i++)

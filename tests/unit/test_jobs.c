@@ -1,4 +1,6 @@
 /* The records of moves: the partial, the commit, and its end through deaths at every step. */
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -122,7 +124,8 @@ Test(jobs, the_target_gets_every_attribute)
     uint64_t id = stage_id(&stage, "vm/disk");
     bool xattrs = names_set_xattr(stage.catalog, id, "user.a", "1", 1, 0) == 0;
     names_set_xattr(stage.catalog, id, "user.b", "2", 1, 0);
-    cr_assert_eq(names_set_attributes(stage.catalog, id, &st, ATTRIBUTE_MODE | ATTRIBUTE_ATIME | ATTRIBUTE_MTIME, false, &node),
+    cr_assert_eq(
+        names_set_attributes(stage.catalog, id, &st, ATTRIBUTE_MODE | ATTRIBUTE_ATIME | ATTRIBUTE_MTIME, false, &node),
         0);
     begin();
     struct stat is = physical(1, record.partial);
@@ -255,7 +258,8 @@ Test(jobs, a_committed_move_is_completed_before_its_name_changes)
     jobs_flip(stage.catalog, &record);
     cr_assert_eq(stage_rename(&stage, NULL, "vm/disk", "vm/other", 0, false, NULL), 0);
     cr_assert_eq(records(), 0);
-    cr_assert(stage_where(&stage, "vm/other") == 1 && !stage_has(&stage, 0, "vm/disk") && !stage_has(&stage, 0, "vm/other"));
+    cr_assert(
+        stage_where(&stage, "vm/other") == 1 && !stage_has(&stage, 0, "vm/disk") && !stage_has(&stage, 0, "vm/other"));
     complete();
     cr_assert_eq(stage_rename(&stage, NULL, "vm/other", "vm/disk", 0, false, NULL), 0);
     check_only_on(1);
@@ -356,8 +360,14 @@ Test(jobs, a_death_at_any_step_leaves_one_disk, .timeout = 120)
         const char *event;
         unsigned on;
     } steps[] = {
-        {"job-partial-recorded", 0}, {"job-partial-made", 0}, {"job-commit", 0}, {"job-committed", 1}, {"job-renamed", 1},
-        {"job-named", 1}, {"job-source-removed", 1}, {"job-dropped", 1},
+        {"job-partial-recorded", 0},
+        {"job-partial-made", 0},
+        {"job-commit", 0},
+        {"job-committed", 1},
+        {"job-renamed", 1},
+        {"job-named", 1},
+        {"job-source-removed", 1},
+        {"job-dropped", 1},
     };
     for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
         for (int first = 0; first < 2; first++) {
@@ -383,6 +393,33 @@ Test(jobs, a_death_at_any_step_leaves_one_disk, .timeout = 120)
             check_only_on(steps[i].on);
             stage_unmount(&stage);
         }
+}
+
+/* Law 1: the outcome of a failed commit is unknown to the caller; a later one counts. */
+Test(jobs, a_commit_that_cannot_be_written_can_be_repeated)
+{
+    struct rlimit limit;
+    char path[PATH_MAX];
+    unsigned datastore;
+    signal(SIGXFSZ, SIG_IGN);
+    stage_mount(&stage, true);
+    begin();
+    cr_assert_eq(jobs_copy_attributes(stage.catalog, &record, NULL), 0);
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = 1;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    for (int i = 0; i < 3; i++)
+        cr_assert_lt(jobs_commit(stage.catalog, &record), 0);
+    cr_assert_eq(record.state, JOB_RECORD_RUNNING);
+    cr_assert_eq(catalog_file(stage.catalog, record.node, &datastore, path), 0);
+    cr_assert_eq(datastore, 0);
+    cr_assert_eq(jobs_abandon(stage.catalog, &record), -EBUSY); /* it may be committed */
+    limit.rlim_cur = limit.rlim_max;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cr_assert_eq(jobs_commit(stage.catalog, &record), 0);
+    jobs_flip(stage.catalog, &record);
+    complete();
+    check_only_on(1);
 }
 
 Test(jobs, records_and_results_survive)

@@ -1,5 +1,7 @@
-/* The changes of names: their errnos, their traces on the datastores, and law 9 through deaths at every step. */
+/* The changes of names: their errnos, their traces on the datastores, hung datastores, many threads. */
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -330,7 +332,8 @@ Test(names, attributes_go_to_the_datastore_and_back)
     struct node node;
     mount_first();
     uint64_t id = stage_make(&stage, "f", S_IFREG | 0600);
-    cr_assert_eq(names_set_attributes(stage.catalog, id, &st, ATTRIBUTE_MODE | ATTRIBUTE_MTIME | ATTRIBUTE_ATIME, false, &node),
+    cr_assert_eq(
+        names_set_attributes(stage.catalog, id, &st, ATTRIBUTE_MODE | ATTRIBUTE_MTIME | ATTRIBUTE_ATIME, false, &node),
         0);
     cr_assert(node.st.st_mode == (S_IFREG | 04755) && node.st.st_mtim.tv_sec == 1000 && node.st.st_mtim.tv_nsec == 5);
     cr_assert_eq(names_set_attributes(stage.catalog, id, &st, 0, true, &node), 0);
@@ -386,288 +389,6 @@ Test(names, a_file_that_its_datastore_lost_is_an_error_not_absent)
     cr_assert_eq(names_open_image(stage.catalog, id, true, &image), -EIO);
     cr_assert_eq(stage_unlink(&stage, NULL, "f", false, NULL), 0);
     cr_assert_eq(names_open_image(stage.catalog, NODE_ROOT, true, &image), -EISDIR);
-}
-
-/* ---- law 9: deaths ---- */
-
-static const struct origin asked = {3, 77, false}, retried = {3, 77, true};
-static struct node made;
-
-struct act {
-    const char *name;
-    void (*prepare)(void); /* before the mount that dies */
-    int (*run)(const struct origin *origin);
-    void (*check)(void); /* after it took effect, once */
-    const char *events[6];
-};
-
-static int run_create(const struct origin *origin)
-{
-    return stage_create(&stage, origin, "x", S_IFREG | 0640, &made);
-}
-
-static void check_create(void)
-{
-    struct node node;
-    cr_assert_eq(stage_look(&stage, "x", &node), 0);
-    cr_assert(node.id == made.id && node.st.st_mode == (S_IFREG | 0640));
-}
-
-static int run_mkdir(const struct origin *origin)
-{
-    return stage_create(&stage, origin, "x", S_IFDIR | 0750, &made);
-}
-
-static void check_mkdir(void)
-{
-    struct node node;
-    cr_assert_eq(stage_look(&stage, "x", &node), 0);
-    cr_assert_eq(node.st.st_mode, S_IFDIR | 0750);
-}
-
-static void put_x(void)
-{
-    stage_put(&stage, 0, "x", "x");
-}
-
-static int run_unlink(const struct origin *origin)
-{
-    return names_unlink(stage.catalog, origin, NODE_ROOT, "x", NULL, NULL, &made.id);
-}
-
-static void check_gone(void)
-{
-    cr_assert(look("x") == -ENOENT && !stage_has(&stage, 0, "x") && !stage_has(&stage, 1, "x"));
-}
-
-static int run_unlink_open(const struct origin *origin)
-{
-    return stage_unlink(&stage, origin, "x", true, &made.id);
-}
-
-static void check_orphan(void)
-{
-    struct node node;
-    check_gone();
-    cr_assert_eq(catalog_get(stage.catalog, made.id, &node), 0);
-    cr_assert(node.orphan);
-    cr_assert_eq(names_refresh(stage.catalog, made.id, &node), 0);
-    cr_assert_eq(node.st.st_size, 1);
-}
-
-static void mkdir_x(void)
-{
-    stage_mkdir(&stage, 0, "x");
-    stage_mkdir(&stage, 1, "x");
-}
-
-static int run_rmdir(const struct origin *origin)
-{
-    return stage_rmdir(&stage, origin, "x");
-}
-
-static int run_rename(const struct origin *origin)
-{
-    return stage_rename(&stage, origin, "x", "y", 0, false, &made.id);
-}
-
-static int run_rename_open(const struct origin *origin)
-{
-    return stage_rename(&stage, origin, "x", "y", 0, true, &made.id);
-}
-
-static void check_renamed(void)
-{
-    check_gone();
-    cr_assert_eq(stage_where(&stage, "y"), 0);
-    cr_assert_str_eq(stage_content(&stage, 0, "y"), "x");
-    cr_assert(!stage_has(&stage, 1, "y"));
-}
-
-static void put_both(void)
-{
-    stage_put(&stage, 0, "x", "x");
-    stage_put(&stage, 0, "y", "old");
-}
-
-static void put_across(void)
-{
-    stage_put(&stage, 0, "x", "x");
-    stage_put(&stage, 1, "y", "old");
-}
-
-static void check_replaced_open(void)
-{
-    struct node node;
-    check_renamed();
-    cr_assert_eq(catalog_get(stage.catalog, made.id, &node), 0);
-    cr_assert(node.orphan);
-    cr_assert_eq(names_refresh(stage.catalog, made.id, &node), 0);
-    cr_assert_eq(node.st.st_size, 3);
-}
-
-static void mkdir_full(void)
-{
-    mkdir_x();
-    stage_put(&stage, 0, "x/one", "1");
-    stage_put(&stage, 1, "x/two", "2");
-}
-
-static void mkdir_over(void)
-{
-    mkdir_full();
-    stage_mkdir(&stage, 1, "y");
-}
-
-static void check_directory(void)
-{
-    check_gone();
-    cr_assert_eq(stage_where(&stage, "y/one"), 0);
-    cr_assert_eq(stage_where(&stage, "y/two"), 1);
-    cr_assert_str_eq(stage_content(&stage, 1, "y/two"), "2");
-}
-
-static const struct act acts[] = {
-    {"create", NULL, run_create, check_create, {"names-datastore", "names-store"}},
-    {"mkdir", NULL, run_mkdir, check_mkdir, {"names-datastore", "names-store"}},
-    {"unlink", put_x, run_unlink, check_gone, {"names-datastore", "names-store"}},
-    {"unlink open", put_x, run_unlink_open, check_orphan, {"names-datastore", "names-store"}},
-    {"rmdir", mkdir_x, run_rmdir, check_gone, {"rmdir-part", "names-datastore", "names-store"}},
-    {"rename", put_x, run_rename, check_renamed, {"names-datastore", "names-store"}},
-    {"rename over", put_both, run_rename, check_renamed, {"names-datastore", "names-store"}},
-    {"rename over open", put_both, run_rename_open, check_replaced_open,
-        {"intent-recorded", "intent-first", "names-datastore", "names-store"}},
-    {"rename across", put_across, run_rename, check_renamed,
-        {"intent-recorded", "names-datastore", "names-store", "intent-finished"}},
-    {"rename across open", put_across, run_rename_open, check_replaced_open,
-        {"intent-recorded", "names-datastore", "names-store", "intent-finished"}},
-    {"rename directory", mkdir_full, run_rename, check_directory,
-        {"intent-recorded", "intent-first", "intent-part", "names-datastore", "names-store"}},
-    {"rename directory over", mkdir_over, run_rename, check_directory,
-        {"intent-recorded", "intent-first", "intent-part", "names-datastore", "names-store"}},
-};
-#define ACTS (sizeof(acts) / sizeof(acts[0]))
-
-static const struct act *current;
-
-static void run_current(struct stage *unused)
-{
-    cr_assert_eq(current->run(&asked), 0);
-}
-
-static void empty_stage(void)
-{
-    char command[256];
-    snprintf(command, sizeof(command), "cd %s && rm -rf state a/* b/* a/.svmfs b/.svmfs", stage.root);
-    cr_assert_eq(system(command), 0);
-}
-
-/* The worker dies at each step; the next one gets the request again, and another after it too: the effect is one. */
-Test(names, each_request_takes_effect_once, .timeout = 120)
-{
-    for (current = acts; current < acts + ACTS; current++)
-        for (int i = 0; current->events[i]; i++) {
-            empty_stage();
-            if (current->prepare)
-                current->prepare();
-            stage_mount(&stage, true); /* the records of before */
-            stage_unmount(&stage);
-            cr_assert(stage_die(&stage, current->events[i], 1, false, run_current), "%s never passes %s", current->name,
-                current->events[i]);
-            stage_mount(&stage, false);
-            int error = current->run(&retried);
-            cr_assert_eq(error, 0, "%s after %s: %s", current->name, current->events[i], error_name(error));
-            current->check();
-            uint64_t id = made.id;
-            again(false);
-            cr_assert_eq(current->run(&retried), 0, "%s, third time", current->name);
-            cr_assert_eq(made.id, id);
-            current->check();
-            stage_unmount(&stage);
-        }
-}
-
-/* Without the request coming again: the host died. The next mount has it done or not done, never in between or twice. */
-Test(names, a_mount_after_a_death_shows_all_or_nothing, .timeout = 120)
-{
-    for (current = acts; current < acts + ACTS; current++)
-        for (int i = 0; current->events[i]; i++) {
-            struct node node;
-            empty_stage();
-            if (current->prepare)
-                current->prepare();
-            stage_mount(&stage, true);
-            stage_unmount(&stage);
-            cr_assert(stage_die(&stage, current->events[i], 1, false, run_current));
-            stage_mount(&stage, true);
-            int x = look("x"), y = look("y");
-            cr_assert((x == 0 || x == -ENOENT) && (y == 0 || y == -ENOENT), "%s after %s: %d %d", current->name,
-                current->events[i], x, y);
-            cr_assert_eq(stage_hidden(&stage, 0, "orphan-") + stage_hidden(&stage, 1, "orphan-"), 0);
-            cr_assert_eq(stage_hidden(&stage, 0, "stray-") + stage_hidden(&stage, 1, "stray-"), 0);
-            if (strncmp(current->name, "rename", 6) == 0) {
-                cr_assert(x == 0 || y == 0, "%s after %s: lost", current->name, current->events[i]);
-                if (x != 0 && stage_look(&stage, "y", &node) == 0 && S_ISDIR(node.st.st_mode))
-                    check_directory();
-                else if (x != 0)
-                    cr_assert_str_eq(stage_content(&stage, 0, "y"), "x");
-            }
-            again(false);
-            cr_assert(look("x") == x && look("y") == y);
-            stage_unmount(&stage);
-        }
-}
-
-Test(names, a_recorded_result_is_given_again_whatever_happened_since)
-{
-    uint64_t removed = 0;
-    mount_first();
-    struct node first, second;
-    struct origin other = {4, 78, false};
-    cr_assert_eq(stage_create(&stage, &asked, "x", S_IFREG | 0600, &first), 0);
-    cr_assert_eq(stage_rename(&stage, &other, "x", "y", 0, false, NULL), 0);
-    cr_assert_eq(stage_create(&stage, &retried, "x", S_IFREG | 0600, &second), 0);
-    cr_assert_eq(second.id, first.id);
-    cr_assert(look("x") == -ENOENT && !stage_has(&stage, 0, "x"));
-    /* The slot's next request is another one. */
-    struct origin next = {3, 79, true};
-    cr_assert_eq(stage_unlink(&stage, &next, "y", false, &removed), 0);
-    cr_assert_eq(removed, first.id);
-    cr_assert_eq(stage_create(&stage, &retried, "x", S_IFREG | 0600, &second), 0);
-    cr_assert_neq(second.id, first.id);
-    again(true); /* a mount's uniques begin anew */
-    cr_assert_eq(stage_create(&stage, &(struct origin){3, 77, true}, "z", S_IFREG | 0600, &second), 0);
-    cr_assert_eq(look("z"), 0);
-}
-
-static void *late_retry(void *argument)
-{
-    usleep(50000);
-    current->run(&retried);
-    return NULL;
-}
-
-/* A read of the disk may come to the next worker before the rename that the dead one had half done. */
-Test(names, a_disk_can_be_reached_before_its_rename_comes_again)
-{
-    for (current = acts; current < acts + ACTS; current++) {
-        pthread_t thread;
-        struct node node;
-        if (strcmp(current->name, "rename") != 0 && strcmp(current->name, "unlink open") != 0)
-            continue;
-        empty_stage();
-        current->prepare();
-        stage_mount(&stage, true);
-        uint64_t id = stage_id(&stage, "x");
-        stage_unmount(&stage);
-        cr_assert(stage_die(&stage, "names-datastore", 1, false, run_current));
-        stage_mount(&stage, false);
-        pthread_create(&thread, NULL, late_retry, NULL);
-        cr_assert_eq(names_refresh(stage.catalog, id, &node), 0, "%s", current->name);
-        pthread_join(thread, NULL);
-        current->check();
-        stage_unmount(&stage);
-    }
 }
 
 /* ---- law 14 ---- */
@@ -736,6 +457,39 @@ Test(names, a_hung_datastore_holds_up_only_what_needs_it)
     pthread_join(creator, NULL);
     pthread_join(renamer, NULL);
     cr_assert(look("e/hung") == 0 && look("d") == -ENOENT && stage_has(&stage, 0, "e/hung"));
+}
+
+/* ---- a state directory that is full ---- */
+
+static void state_is_full(bool full)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = full ? 1 : limit.rlim_max;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+Test(names, without_records_nothing_is_made_or_renamed)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    mount_first();
+    uint64_t f = stage_make(&stage, "f", S_IFREG | 0600);
+    stage_make(&stage, "d", S_IFDIR | 0700);
+    stage_make(&stage, "gone", S_IFREG | 0600);
+    state_is_full(true);
+    cr_assert_lt(stage_create(&stage, NULL, "x", S_IFREG | 0600, NULL), 0);
+    cr_assert(look("x") == -ENOENT && !stage_has(&stage, 0, "x"));
+    cr_assert_lt(move("f", "y"), 0);
+    cr_assert_lt(move("d", "y"), 0);
+    cr_assert_lt(stage_unlink(&stage, NULL, "f", true, NULL), 0);
+    cr_assert(stage_id(&stage, "f") == f && stage_has(&stage, 0, "f") && stage_has(&stage, 0, "d"));
+    cr_assert_eq(stage_unlink(&stage, NULL, "gone", false, NULL), 0);
+    cr_assert_eq(look("gone"), -ENOENT);
+    state_is_full(false);
+    cr_assert_eq(stage_create(&stage, NULL, "x", S_IFREG | 0600, NULL), 0);
+    cr_assert_eq(move("f", "y"), 0);
+    again(true);
+    cr_assert(stage_id(&stage, "y") == f && look("gone") == -ENOENT && look("x") == 0 && look("d") == 0);
 }
 
 /* ---- many at once ---- */
