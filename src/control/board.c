@@ -53,12 +53,12 @@ static struct entry *find(struct board *board, uint64_t node)
     return NULL;
 }
 
-/* Under mutex: in order of arrival. */
+/* Under mutex: in order of arrival. What was cancelled while it waited has only to end. */
 static void start_some(struct board *board)
 {
     list_for_each (link, &board->entries) {
         struct entry *entry = container_of(link, struct entry, link);
-        if (entry->started || board->closing || board->running >= board->limit)
+        if (entry->started || board->closing || (board->running >= board->limit && !job_cancelled(entry->job)))
             continue;
         entry->started = true;
         int error = job_start(entry->job);
@@ -113,6 +113,7 @@ int board_with(struct board *board, uint64_t node, int (*use)(void *argument, st
     pthread_mutex_lock(&board->mutex);
     struct entry *entry = find(board, node);
     int result = entry ? use(argument, entry->job) : -ENOENT;
+    start_some(board);
     pthread_mutex_unlock(&board->mutex);
     return result;
 }

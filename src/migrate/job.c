@@ -279,6 +279,14 @@ bool job_ended(struct job *job)
     return ended;
 }
 
+bool job_cancelled(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    bool cancelled = job->cancel;
+    pthread_mutex_unlock(&job->mutex);
+    return cancelled;
+}
+
 bool job_wait(struct job *job, uint64_t delay_ns)
 {
     struct timespec at = after(delay_ns);

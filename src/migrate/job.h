@@ -63,6 +63,7 @@ void job_free(struct job *job);
 uint64_t job_node(const struct job *job);
 enum job_state job_state(struct job *job);
 bool job_ended(struct job *job);
+bool job_cancelled(struct job *job); /* asked for */
 
 /* Any thread, never block. 0; -EINVAL: not in this state; -EBUSY: too late (switching). */
 int job_cancel(struct job *job);
