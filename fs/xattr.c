@@ -249,8 +249,8 @@ static int control_set_call(struct request *request)
     if (request->in->nodeid == NODE_ROOT && strcmp(setting.name, CONTROL) == 0 && setting.size == strlen(RESCAN) &&
         memcmp(setting.value, RESCAN, setting.size) == 0)
         return rescan(request);
-    error = control_set(request->fs->control, request->in->nodeid, setting.name, setting.value, setting.size);
-    return error == -EALREADY && request->retry ? 0 : error;
+    struct origin origin = request_origin(request);
+    return control_set(request->fs->control, request->in->nodeid, setting.name, setting.value, setting.size, &origin);
 }
 
 void handle_setxattr(struct request *request)

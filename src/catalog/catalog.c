@@ -56,6 +56,8 @@ int catalog_open(struct catalog **out, const char *state_directory, struct datas
         catalog_close(catalog);
         return error;
     }
+    if (!first)
+        scan_follow(catalog);
     *out = catalog;
     return 0;
 }
@@ -78,6 +80,7 @@ void catalog_close(struct catalog *catalog)
 {
     if (!catalog)
         return;
+    scan_join(catalog);
     intents_join(catalog);
     store_close(catalog->store);
     for (struct list *link; (link = list_pop(&catalog->jobs));)

@@ -36,15 +36,30 @@ enum job_way job_way(struct catalog *catalog, uint64_t node)
     return job->record.state == JOB_RECORD_COMMITTED ? JOB_SETTLE : JOB_CLEAR;
 }
 
-int jobs_put(struct catalog *catalog, struct job_record *record)
+/* What was told to stop does not run again. */
+static bool given_up(struct catalog *catalog, const struct job_record *record)
+{
+    tree_lock(catalog);
+    struct job *job = find(catalog, record->id);
+    bool is = job && job->record.state == JOB_RECORD_ABANDONED && record->state == JOB_RECORD_RUNNING;
+    tree_unlock(catalog);
+    return is;
+}
+
+int jobs_put(struct catalog *catalog, struct job_record *record, const struct origin *origin)
 {
     struct job *made = calloc(1, sizeof(*made));
     if (!made)
         return -ENOMEM;
     list_init(&made->link);
+    if (given_up(catalog, record)) {
+        free(made);
+        return -ECANCELED;
+    }
     store_begin(catalog->store, true);
     record_job(catalog, record);
     uint64_t id = record->id ? record->id : store_last_id(catalog->store);
+    record_applied(catalog, origin, 0, record->node);
     int error = store_commit(catalog->store);
     if (error) {
         free(made);
@@ -62,6 +77,28 @@ int jobs_put(struct catalog *catalog, struct job_record *record)
     job->record = *record;
     tree_unlock(catalog);
     return 0;
+}
+
+int jobs_recall(struct catalog *catalog, const struct origin *origin)
+{
+    int result;
+    uint64_t node;
+    return record_recall(catalog, origin, &result, &node);
+}
+
+int jobs_give_up(struct catalog *catalog, uint64_t id)
+{
+    tree_lock(catalog);
+    struct job *job = find(catalog, id);
+    bool running = job && job->record.state == JOB_RECORD_RUNNING;
+    struct job_record record;
+    if (running)
+        record = job->record;
+    tree_unlock(catalog);
+    if (!running)
+        return 0;
+    record.state = JOB_RECORD_ABANDONED;
+    return jobs_put(catalog, &record, NULL);
 }
 
 static int drop(struct catalog *catalog, uint64_t id)
@@ -120,7 +157,7 @@ int jobs_commit(struct catalog *catalog, struct job_record *record)
         int error = jobs_copy_attributes(catalog, record, &why);
         if (error) {
             log_warning("%s", why.text);
-            return error;
+            return -EAGAIN;
         }
     }
     if (result < 0)
@@ -345,7 +382,7 @@ int jobs_abandon(struct catalog *catalog, const struct job_record *record)
     if (error && error != -ENOENT) {
         struct job_record abandoned = *record; /* not started over; its partial goes when the target lets it */
         abandoned.state = JOB_RECORD_ABANDONED;
-        jobs_put(catalog, &abandoned);
+        jobs_put(catalog, &abandoned, NULL);
         return error;
     }
     return record->id ? drop(catalog, record->id) : 0;

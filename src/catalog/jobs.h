@@ -2,7 +2,7 @@
  * pool. */
 #pragma once
 
-#include "catalog/catalog.h"
+#include "catalog/names.h"
 
 enum job_record_state {
     JOB_RECORD_RUNNING,   /* partial belongs to it; starts over after a death */
@@ -27,11 +27,17 @@ struct job_result {
     char error[SENTENCE_MAX];
 };
 
-/* Inserts (id 0: given a new one, written back) or updates. Durable on return (fsync). */
-int jobs_put(struct catalog *catalog, struct job_record *record);
+/* Inserts (id 0: given a new one, written back) or updates. Durable on return (fsync). origin: the request that asks for it, or NULL;
+ * it is recorded as done in the same transaction (law 9). */
+int jobs_put(struct catalog *catalog, struct job_record *record, const struct origin *origin);
+/* Has a worker that died recorded this request's job? 1: yes, 0: no, -errno. */
+int jobs_recall(struct catalog *catalog, const struct origin *origin);
+/* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when it is gone. */
+int jobs_give_up(struct catalog *catalog, uint64_t id);
 /* The commit: in one durable transaction the record becomes COMMITTED and the node lives on record->target under
- * record->partial. -errno: unknown outcome, the caller goes on mirroring and calls again (law 1). Memory is changed by
- * jobs_flip. */
+ * record->partial. -ECANCELED: certainly not committed, the disk was unlinked. -EAGAIN: certainly not committed,
+ * attributes that changed could not be copied to the target. Other -errno: unknown outcome, the caller goes on
+ * mirroring and calls again (law 1). Memory is changed by jobs_flip. */
 int jobs_commit(struct catalog *catalog, struct job_record *record);
 /* In memory, after jobs_commit: catalog_file now gives the target. Never blocks. */
 void jobs_flip(struct catalog *catalog, const struct job_record *record);

@@ -172,12 +172,12 @@ static int name_partial(struct catalog *catalog, struct job_record *record)
     if (getrandom(&random, sizeof(random), 0) != sizeof(random))
         return -EIO;
     if (record->id == 0)
-        error = jobs_put(catalog, record);
+        error = jobs_put(catalog, record, NULL);
     if (error)
         return error;
     snprintf(record->partial, sizeof(record->partial), "%s/partial-%" PRIu64 "-%08" PRIx32, DATASTORE_PRIVATE,
         record->id, random);
-    return jobs_put(catalog, record);
+    return jobs_put(catalog, record, NULL);
 }
 
 /* On the target; the directory's path is held. */

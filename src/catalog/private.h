@@ -39,6 +39,8 @@ struct catalog {
     unsigned stamp;
     struct list replays; /* threads that complete what a dead worker began */
     pthread_mutex_t scanning;
+    pthread_t scanner;
+    bool scanner_runs;
 };
 
 static inline void tree_lock(struct catalog *catalog)

@@ -33,16 +33,16 @@ static const char *place_text(const struct datastore *datastore, const char *pat
 {
     const char *local = datastore->url ? strstr(datastore->url, "local:") : NULL;
     if (local)
-        snprintf(out, size, "%s/%s", local + strlen("local:"), path);
+        snprintf(out, size, "%.200s/%.300s", local + strlen("local:"), path);
     else
-        snprintf(out, size, "%s on %s", path, datastore->url ? datastore->url : datastore->name);
+        snprintf(out, size, "%.300s on %.200s", path, datastore->url ? datastore->url : datastore->name);
     return out;
 }
 
 /* Both places, and the commands that settle it. */
 static void tell_conflict(struct scan *scan, const struct subject *subject, const struct claim *claims)
 {
-    char places[2][512];
+    char places[2][520];
     const struct claim *two[2] = {NULL, NULL};
     struct catalog *catalog = scan->catalog;
     for (const struct claim *claim = claims; claim; claim = claim->next)
@@ -536,4 +536,28 @@ int names_rescan(struct catalog *catalog, unsigned *found, unsigned *gone, struc
     *gone = scan->gone;
     free(scan);
     return error;
+}
+
+static void *scan_unseen(void *argument)
+{
+    struct catalog *catalog = argument;
+    unsigned found, gone;
+    struct sentence why = {""};
+    if (names_rescan(catalog, &found, &gone, &why) != 0)
+        log_error("%s", why.text);
+    return NULL;
+}
+
+void scan_follow(struct catalog *catalog)
+{
+    bool needed = false;
+    for (unsigned i = 0; i < catalog->count; i++)
+        needed = needed || ((catalog->unseen & catalog_bit(catalog, i)) && place_datastore(catalog, i));
+    catalog->scanner_runs = needed && pthread_create(&catalog->scanner, NULL, scan_unseen, catalog) == 0;
+}
+
+void scan_join(struct catalog *catalog)
+{
+    if (catalog->scanner_runs)
+        pthread_join(catalog->scanner, NULL);
 }

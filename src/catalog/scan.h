@@ -60,3 +60,8 @@ void decide(const struct catalog *catalog, uint64_t scanned, const struct claim 
 
 /* A mount's start: the whole scan. 0 or -errno with a sentence. */
 int scan_first(struct catalog *catalog, struct sentence *why);
+
+/* A worker that follows: a datastore that came back before the last one died, but was not read yet, is read on a
+ * thread. */
+void scan_follow(struct catalog *catalog);
+void scan_join(struct catalog *catalog);

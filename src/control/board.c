@@ -25,7 +25,7 @@ struct note {
 struct board {
     pthread_mutex_t mutex;
     unsigned limit, running;
-    bool closing;
+    bool held, closing;
     struct list entries, notes;
     unsigned note_count;
 };
@@ -39,6 +39,7 @@ int board_new(struct board **out, unsigned limit)
     list_init(&board->entries);
     list_init(&board->notes);
     board->limit = limit;
+    board->held = true;
     *out = board;
     return 0;
 }
@@ -58,7 +59,7 @@ static void start_some(struct board *board)
 {
     list_for_each (link, &board->entries) {
         struct entry *entry = container_of(link, struct entry, link);
-        if (entry->started || board->closing || (board->running >= board->limit && !job_cancelled(entry->job)))
+        if (entry->started || board->held || board->closing || (board->running >= board->limit && !job_cancelled(entry->job)))
             continue;
         entry->started = true;
         int error = job_start(entry->job);
@@ -69,6 +70,14 @@ static void start_some(struct board *board)
         }
         board->running++;
     }
+}
+
+void board_open(struct board *board)
+{
+    pthread_mutex_lock(&board->mutex);
+    board->held = false;
+    start_some(board);
+    pthread_mutex_unlock(&board->mutex);
 }
 
 int board_add(struct board *board, struct job *job)

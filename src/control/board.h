@@ -6,7 +6,9 @@
 
 struct board;
 
+/* No job starts before board_open. */
 int board_new(struct board **out, unsigned limit);
+void board_open(struct board *board);
 /* Suspends all, waits, frees. */
 void board_free(struct board *board);
 

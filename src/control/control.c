@@ -22,6 +22,8 @@ struct control {
     struct job_services services;
 };
 
+static int take_up_all(struct control *control);
+
 static int open_disk(void *argument, uint64_t node, struct disk **out)
 {
     struct control *control = argument;
@@ -43,6 +45,11 @@ int control_open(struct control **out, const struct config *config, struct catal
     }
     control->services = (struct job_services){catalog, reactors, reactor_count, config->target_timeout_ns, COPY_WINDOW,
         open_disk, control, board_ended, control->board};
+    error = take_up_all(control);
+    if (error < 0) {
+        control_close(control);
+        return error;
+    }
     *out = control;
     return 0;
 }
@@ -174,10 +181,11 @@ static int check_migrate(struct control *control, const struct node *node, const
 }
 
 /* Makes the record and the job and hands it to the board. */
-static int add_job(struct control *control, const struct job_request *request, struct job_record *record)
+static int add_job(struct control *control, const struct job_request *request, struct job_record *record,
+    const struct origin *origin)
 {
     struct job *job = NULL;
-    int error = record->id ? 0 : jobs_put(control->catalog, record);
+    int error = record->id ? 0 : jobs_put(control->catalog, record, origin);
     if (error == 0)
         error = job_new(&job, &control->services, request, record);
     if (error == 0 && (error = board_add(control->board, job)) < 0)
@@ -185,11 +193,15 @@ static int add_job(struct control *control, const struct job_request *request, s
     return error;
 }
 
-static int set_migrate(struct control *control, const struct node *node, const char *text, struct sentence *why)
+static int set_migrate(struct control *control, const struct node *node, const char *text, const struct origin *origin,
+    struct sentence *why)
 {
     struct job_request request;
     struct node fresh;
-    int error = command_parse_migrate(control->catalog, text, &request, why);
+    int error = jobs_recall(control->catalog, origin);
+    if (error)
+        return error < 0 ? error : 0;
+    error = command_parse_migrate(control->catalog, text, &request, why);
     if (error < 0)
         return error;
     error = names_refresh(control->catalog, node->id, &fresh);
@@ -200,7 +212,7 @@ static int set_migrate(struct control *control, const struct node *node, const c
         return error;
     struct job_record record = {.node = node->id, .source = fresh.datastore, .target = request.target};
     strcpy(record.request, request.text);
-    error = add_job(control, &request, &record);
+    error = add_job(control, &request, &record, origin);
     if (error == -EALREADY) {
         jobs_abandon(control->catalog, &record);
         return refuse(why, error, "the disk is moving already");
@@ -208,10 +220,17 @@ static int set_migrate(struct control *control, const struct node *node, const c
     return error < 0 ? refuse(why, error, "the job cannot be recorded: %s", error_text(error)) : 0;
 }
 
+struct verb_call {
+    enum command_verb verb;
+    uint64_t cancelled; /* id of the record */
+};
+
 static int apply_verb(void *argument, struct job *job)
 {
-    switch (*(enum command_verb *)argument) {
+    struct verb_call *call = argument;
+    switch (call->verb) {
     case COMMAND_CANCEL:
+        call->cancelled = job_id(job);
         return job_cancel(job);
     case COMMAND_PAUSE:
         return job_pause(job);
@@ -225,11 +244,13 @@ static int apply_verb(void *argument, struct job *job)
 
 static int set_control(struct control *control, uint64_t id, const char *text, struct sentence *why)
 {
-    enum command_verb verb;
-    int error = command_parse_control(text, &verb, why);
+    struct verb_call call = {.cancelled = 0};
+    int error = command_parse_control(text, &call.verb, why);
     if (error < 0)
         return error;
-    error = board_with(control->board, id, apply_verb, &verb);
+    error = board_with(control->board, id, apply_verb, &call);
+    if (error == 0 && call.cancelled)
+        error = jobs_give_up(control->catalog, call.cancelled);
     if (error == -ENOENT)
         return refuse(why, -EINVAL, "%s: the disk has no job", text);
     if (error == -EBUSY)
@@ -252,7 +273,7 @@ static int set_rate(struct control *control, uint64_t id, const char *text, stru
 }
 
 static int set_checked(struct control *control, const struct node *node, const char *name, const char *value,
-    size_t size, struct sentence *why)
+    size_t size, const struct origin *origin, struct sentence *why)
 {
     static const char *const read_only[] = {"progress", "datastore", "error", "worker"};
     char text[COMMAND_MAX + 1];
@@ -263,7 +284,7 @@ static int set_checked(struct control *control, const struct node *node, const c
     if (error < 0)
         return error;
     if (strcmp(name, "migrate") == 0)
-        return set_migrate(control, node, text, why);
+        return set_migrate(control, node, text, origin, why);
     if (strcmp(name, "control") == 0)
         return set_control(control, node->id, text, why);
     if (strcmp(name, "rate") == 0)
@@ -271,7 +292,8 @@ static int set_checked(struct control *control, const struct node *node, const c
     return refuse(why, -EINVAL, "there is no " PREFIX "%.64s", name);
 }
 
-int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size)
+int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size,
+    const struct origin *origin)
 {
     const char *name = xattr + strlen(PREFIX);
     struct sentence why = {""}, whole;
@@ -280,7 +302,7 @@ int control_set(struct control *control, uint64_t id, const char *xattr, const c
     int error = catalog_get(control->catalog, id, &node);
     if (error < 0)
         return error;
-    error = set_checked(control, &node, name, value, size, &why);
+    error = set_checked(control, &node, name, value, size, origin, &why);
     if (error == 0) {
         board_note(control->board, id, &why);
         return 0;
@@ -294,40 +316,11 @@ int control_set(struct control *control, uint64_t id, const char *xattr, const c
     return error;
 }
 
-static int cancel(void *argument, struct job *job)
-{
-    return job_ended(job) ? -ENOENT : job_cancel(job);
-}
-
 void control_unlinked(struct control *control, uint64_t id)
 {
-    board_with(control->board, id, cancel, NULL);
-}
-
-static void recover(struct control *control, struct job_record record)
-{
-    struct job_request request;
-    struct sentence why = {""};
-    int error = 0;
-    switch (record.state) {
-    case JOB_RECORD_COMMITTED: {
-        struct job_result result = {.line = "state=done percent=100.0 recovered=yes"};
-        error = jobs_complete(control->catalog, &record, &why);
-        jobs_store_result(control->catalog, record.node, &result);
-        break;
-    }
-    case JOB_RECORD_ABANDONED:
-        error = jobs_abandon(control->catalog, &record);
-        break;
-    case JOB_RECORD_RUNNING:
-        error = command_parse_migrate(control->catalog, record.request, &request, &why);
-        if (error == 0)
-            error = add_job(control, &request, &record);
-        break;
-    }
-    if (error < 0)
-        log_error("job %llu could not be taken up: %s", (unsigned long long)record.id,
-            why.text[0] ? why.text : error_text(error));
+    struct verb_call call = {.verb = COMMAND_CANCEL};
+    if (board_with(control->board, id, apply_verb, &call) == 0)
+        jobs_give_up(control->catalog, call.cancelled);
 }
 
 struct found {
@@ -346,12 +339,41 @@ static int collect(void *argument, const struct job_record *record)
     return 0;
 }
 
-int control_recover(struct control *control)
+/* A record is a job again. An abandoned one stays for control_recover: it keeps nobody from moving the disk. */
+static void take_up(struct control *control, struct job_record record)
+{
+    struct job_request request;
+    struct sentence why = {""};
+    if (record.state == JOB_RECORD_ABANDONED)
+        return;
+    int error = command_parse_migrate(control->catalog, record.request, &request, &why);
+    if (error == 0)
+        error = add_job(control, &request, &record, NULL);
+    if (error < 0)
+        log_error("job %llu could not be taken up: %s", (unsigned long long)record.id,
+            why.text[0] ? why.text : error_text(error));
+}
+
+static int take_up_all(struct control *control)
 {
     struct found found = {NULL, 0};
     int error = jobs_list(control->catalog, collect, &found);
     for (size_t i = 0; i < found.count && error >= 0; i++)
-        recover(control, found.records[i]);
+        take_up(control, found.records[i]);
+    free(found.records);
+    return error;
+}
+
+int control_recover(struct control *control)
+{
+    struct found found = {NULL, 0};
+    int error = jobs_list(control->catalog, collect, &found);
+    board_open(control->board);
+    for (size_t i = 0; i < found.count && error >= 0; i++)
+        if (found.records[i].state == JOB_RECORD_ABANDONED && jobs_abandon(control->catalog, &found.records[i]) < 0)
+            log_warning("job %llu: its partial on datastore %s could still not be removed",
+                (unsigned long long)found.records[i].id,
+                catalog_datastore(control->catalog, found.records[i].target)->name);
     free(found.records);
     int strays = jobs_set_aside_strays(control->catalog);
     return error < 0 ? error : strays;

@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
-#include "catalog/catalog.h"
+#include "catalog/names.h"
 #include "config.h"
 
 struct control;
@@ -21,7 +21,7 @@ struct control_disks {
 int control_open(struct control **out, const struct config *config, struct catalog *catalog,
     const struct control_disks *disks, struct reactor **reactors, unsigned reactor_count);
 
-/* Takes up the jobs that the records know (a dead worker's start over). Blocks. */
+/* Lets the jobs run, those that the records know (a dead worker's start over) first, and tidies up what others left. Blocks. */
 int control_recover(struct control *control);
 
 /* Stops the jobs where they are; records stay. Blocks. Then frees. */
@@ -33,8 +33,9 @@ bool control_is_ours(const char *xattr);
 /* As getxattr: length or -errno (-ENODATA); size 0 asks for the length. Never blocks on a datastore, but on SQLite: pool or reactor of the control pool. */
 ssize_t control_get(struct control *control, uint64_t id, const char *xattr, char *out, size_t size);
 
-/* As setxattr: 0 or -errno, with the sentence kept for user.svmfs.error. Blocks for the checks, not for the work. On a pool. */
-int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size);
+/* origin: the request, or NULL; a migrate that a dead worker had recorded is not done again (law 9). As setxattr: 0 or -errno, with the sentence kept for user.svmfs.error. Blocks for the checks, not for the work. On a pool. */
+int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size,
+    const struct origin *origin);
 
 /* The node is unlinked: its job is cancelled. Blocks until the job lets go. On a pool. */
 void control_unlinked(struct control *control, uint64_t id);

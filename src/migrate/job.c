@@ -163,6 +163,10 @@ static int back_off(struct job *job, unsigned attempt)
 
 static int run(struct job *job)
 {
+    if (job->record.state == JOB_RECORD_COMMITTED) { /* a dead worker's: only the tidying up is left */
+        job_move(job, JOB_SWITCHING);
+        return 0;
+    }
     pthread_mutex_lock(&job->mutex);
     int result = job->suspend ? -ESHUTDOWN : job->cancel ? -ECANCELED : 0;
     pthread_mutex_unlock(&job->mutex);
@@ -191,7 +195,7 @@ static void abandon(struct job *job)
     if (job->record.id == 0)
         return;
     job->record.state = JOB_RECORD_ABANDONED;
-    int error = jobs_put(job->services.catalog, &job->record);
+    int error = jobs_put(job->services.catalog, &job->record, NULL);
     if (error == 0)
         error = jobs_abandon(job->services.catalog, &job->record);
     if (error < 0)
@@ -256,6 +260,11 @@ void job_free(struct job *job)
     pthread_cond_destroy(&job->changed);
     pthread_mutex_destroy(&job->mutex);
     free(job);
+}
+
+uint64_t job_id(const struct job *job)
+{
+    return job->record.id;
 }
 
 uint64_t job_node(const struct job *job)

@@ -60,6 +60,7 @@ int job_start(struct job *job);
 /* Waits for the thread, if any, and frees. NULL is fine. */
 void job_free(struct job *job);
 
+uint64_t job_id(const struct job *job); /* of its record */
 uint64_t job_node(const struct job *job);
 enum job_state job_state(struct job *job);
 bool job_ended(struct job *job);

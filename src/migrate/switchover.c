@@ -1,6 +1,6 @@
 /* Switchover: nothing is held. All regions are routed, so every write goes to both legs already; then
  *
- *   the target is flushed · its attributes and directories are durable · COMMITTING: only both legs' word counts ·
+ *   its attributes are copied · the target is flushed, attributes and all · COMMITTING: only both legs' word counts ·
  *   the commit record is durable · flip: reads and writes go to the target
  *
  * and after it, each durable before the next: the partial gets its name, the source is removed, the record is dropped. A
@@ -20,15 +20,25 @@ static int prepare(struct job *job)
 {
     struct image *target = mirror_target(job->mirror);
     struct sentence why = {""};
-    event("switch-flush");
-    int error = await_io(job->reactor, target, VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
-    if (error < 0)
-        return job_fail(job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
     event("switch-attributes");
-    error = jobs_copy_attributes(job->services.catalog, &job->record, &why);
+    int error = jobs_copy_attributes(job->services.catalog, &job->record, &why);
     if (error < 0)
         return job_fail(job, -EAGAIN, "attributes of the target: %s", why.text[0] ? why.text : error_text(error));
+    event("switch-flush"); /* last, and whole: it makes the attributes durable too */
+    error = await_io(job->reactor, target, VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
+    if (error < 0)
+        return job_fail(job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
     return 0;
+}
+
+/* The catalog says for certain that nothing was recorded: the source stays the truth. */
+static int not_committed(struct job *job, int error)
+{
+    mirror_commit_failed(job->mirror);
+    job_unpark(job);
+    if (error == -ECANCELED)
+        return job_fail(job, error, "the disk was unlinked");
+    return job_fail(job, error, "attributes of the target on datastore %s", job_target(job)->name);
 }
 
 int job_switch(struct job *job)
@@ -39,15 +49,19 @@ int job_switch(struct job *job)
     if (error < 0)
         return error;
     pthread_mutex_lock(&job->mutex);
-    bool dropped = job->diverged;
+    bool dropped = job->diverged, cancelled = job->cancel; /* from here on a cancel is refused */
     job->copied = false;
     pthread_mutex_unlock(&job->mutex);
+    if (cancelled)
+        return job_fail(job, -ECANCELED, "cancelled");
     if (dropped)
         return job_fail(job, -EAGAIN, "the target on datastore %s failed during the switchover", job_target(job)->name);
     if (!mirror_commit_begin(job->mirror))
         return 1; /* dirty again, or dropped just now: the loop hears of it */
     event("switch-commit");
     while ((error = jobs_commit(job->services.catalog, &job->record)) < 0) {
+        if (error == -ECANCELED || error == -EAGAIN)
+            return not_committed(job, error);
         log_error("job %llu: the commit could not be recorded: %s; both legs go on, it is recorded again",
             (unsigned long long)job->record.id, error_text(error));
         if (job_sleep(job, COMMIT_RETRY))

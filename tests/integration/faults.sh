@@ -71,7 +71,7 @@ proven brief "$A/disk" "its content"
 # --- a target that becomes full by others ---
 
 start_load filling --size=40M --fill --direct --think=1000 "$MNT/filling"
-check "a target with room: the move starts" xset "$MNT/filling" migrate "small,rate=8M"
+check "a target with room: the move starts" xset "$MNT/filling" migrate "small,rate=8M,format=thin"
 check "it copies" wait_progress "$MNT/filling" copying 20
 fill_small() { dd if=/dev/zero of="$SMALL/ballast" bs=1M status=none 2>/dev/null; true; }
 fill_small

@@ -9,7 +9,7 @@ RULES=$SCRATCH/rules MNT=$SCRATCH/mnt
 : >"$RULES"
 mkdir -p "$SCRATCH/hung/vm" "$SCRATCH/good/ok"
 dd if=/dev/urandom of="$SCRATCH/hung/vm/disk" bs=1M count=64 status=none
-for i in $(seq 0 300); do : >"$SCRATCH/hung/vm/old$i"; done
+for i in $(seq 0 255); do mkdir "$SCRATCH/hung/vm/own$i" && head -c 8192 /dev/urandom >"$SCRATCH/hung/vm/own$i/file"; done
 write_config "$SCRATCH/svmfs.conf" "good=local:$SCRATCH/good;timeout = 5s" \
     "hung=fault:local:$SCRATCH/hung;faults = $RULES;timeout = 5s" -- "default = good" "state = $SCRATCH/state"
 start_mount "$SCRATCH/svmfs.conf" "$MNT" || { failed "the mount"; finish; }
@@ -24,17 +24,22 @@ begin=$(($(done_so_far)))
 sleep 4
 before=$(($(done_so_far) - begin))
 
-echo "any hang" >"$RULES"
-sleep 0.3
-PATIENCE=120 python3 "$ROOT/tests/integration/pile.py" "$MNT/vm" 256 >"$SCRATCH/pile" 2>&1 &
+mkfifo "$SCRATCH/go"
+exec 8<>"$SCRATCH/go"
+PATIENCE=120 python3 "$ROOT/tests/integration/pile.py" "$MNT/vm" 256 <"$SCRATCH/go" >"$SCRATCH/pile" 2>&1 &
 PILE=$!
 at_end end_process "$PILE"
 fio --name=asynchronous --filename="$MNT/vm/disk" --ioengine=libaio --direct=1 --iodepth=128 --rw=randrw --bs=4k --size=32m \
-    --number_ios=128 --continue_on_error=all --output="$SCRATCH/fio" >"$SCRATCH/fio.err" 2>&1 &
+    --time_based --runtime=12 --continue_on_error=all --output="$SCRATCH/fio" >"$SCRATCH/fio.err" 2>&1 &
 FIO=$!
 at_end end_process "$FIO"
-piled() { grep -q piled "$SCRATCH/pile"; }
-check "256 requests of all kinds pile up, and 128 asynchronous ones" wait_for 20 piled
+says() { grep -q "$1" "$SCRATCH/pile"; }
+wait_for 20 says opened || failed "the disk cannot be opened: $(cat "$SCRATCH/pile")"
+sleep 1
+echo "any hang" >"$RULES"
+sleep 0.5
+echo go >&8
+check "256 requests of all kinds pile up, and 128 asynchronous ones" wait_for 20 says piled
 begin=$(($(done_so_far)))
 check "ls answers" ls -l "$MNT" "$MNT/ok"
 check "ls of the directory that hangs answers, from the catalog" ls "$MNT/vm"

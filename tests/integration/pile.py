@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """pile.py FOLDER COUNT: so many requests at once, data and names, on a folder whose datastore hangs.
 
-Says "piled" when all are on their way, and at the end how each kind ended. Exits 0 when every request ended, well or with
+Says "opened" when it holds the disk and waits for a line on stdin; says "piled" when all are on their way, and at the end how each kind ended. Exits 0 when every request ended, well or with
 an error; a request that succeeds where it cannot (a write, say) is named, for the caller to judge.
 """
 import collections
@@ -15,7 +15,6 @@ import time
 folder, count = sys.argv[1], int(sys.argv[2])
 disk = os.path.join(folder, "disk")
 direct = os.open(disk, os.O_RDWR | os.O_DIRECT)
-buffered = os.open(disk, os.O_RDWR)
 results = collections.defaultdict(collections.Counter)
 longest = 0.0
 lock = threading.Lock()
@@ -26,18 +25,29 @@ def page():
     return mmap.mmap(-1, 4096)
 
 
+def own(number, name):
+    return os.path.join(folder, f"own{number}", name)
+
+
+# What changes names, sizes or flushes has a directory and files of its own: on shared ones the kernel's locks of the
+# directory and of the file would make each wait for the one before it.
 KINDS = [
     ("direct read", lambda n: os.preadv(direct, [page()], n * 4096)),
     ("direct write", lambda n: os.pwritev(direct, [page()], n * 4096)),
-    ("buffered read", lambda n: os.pread(buffered, 10, (n + 600) * 4096)),
-    ("fsync", lambda n: os.fsync(direct)),
-    ("create", lambda n: os.close(os.open(f"{folder}/new{n}", os.O_CREAT | os.O_EXCL | os.O_RDWR))),
-    ("unlink", lambda n: os.unlink(f"{folder}/old{n}")),
-    ("rename", lambda n: os.rename(f"{folder}/old{n}", f"{folder}/renamed{n}")),
-    ("open", lambda n: os.close(os.open(f"{folder}/old{n}", os.O_RDONLY))),
-    ("truncate", lambda n: os.ftruncate(buffered, (64 << 20) + n)),
-    ("getxattr", lambda n: os.getxattr(f"{folder}/old{n}", "user.note")),
+    ("buffered read", lambda n: os.pread(files[n], 10, 0)),
+    ("fsync", lambda n: os.fsync(files[n])),
+    ("create", lambda n: os.close(os.open(own(n, "new"), os.O_CREAT | os.O_EXCL | os.O_RDWR))),
+    ("unlink", lambda n: os.unlink(own(n, "file"))),
+    ("rename", lambda n: os.rename(own(n, "file"), own(n, "renamed"))),
+    ("open", lambda n: os.close(os.open(own(n, "file"), os.O_RDONLY))),
+    ("truncate", lambda n: os.ftruncate(files[n], 10000)),
+    ("getxattr", lambda n: os.getxattr(own(n, "file"), "user.note")),
 ]
+NEEDS_OPEN = ("buffered read", "fsync", "truncate")
+files = {n: os.open(own(n, "file"), os.O_RDWR) for n in range(count) if KINDS[n % len(KINDS)][0] in NEEDS_OPEN}
+for n in files:
+    if KINDS[n % len(KINDS)][0] == "fsync":
+        os.pwrite(files[n], b"dirty", 0)
 
 
 def request(number):
@@ -55,6 +65,8 @@ def request(number):
         longest = max(longest, time.monotonic() - begun)
 
 
+print("opened", flush=True)
+sys.stdin.readline()
 threads = [threading.Thread(target=request, args=(i,), daemon=True) for i in range(count)]
 for thread in threads:
     thread.start()

@@ -280,7 +280,7 @@ start_load() {
     "$program" "$@" --save="$SCRATCH/$name.history" >"$SCRATCH/$name.load" 2>&1 &
     LOADS[$name]=$!
     at_end end_process "$!"
-    wait_for 20 grep -q 'LOAD START' "$SCRATCH/$name.load" || failed "the load $name did not start: $(cat "$SCRATCH/$name.load")"
+    wait_for 60 grep -qs 'LOAD START' "$SCRATCH/$name.load" || failed "the load $name did not start: $(cat "$SCRATCH/$name.load")"
 }
 
 end_load() {

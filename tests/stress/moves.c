@@ -181,7 +181,7 @@ static void set(struct world *world, const char *name, const char *value)
 {
     char xattr[64];
     snprintf(xattr, sizeof(xattr), "user.svmfs.%s", name);
-    control_set(world->control, world->node, xattr, value, strlen(value));
+    control_set(world->control, world->node, xattr, value, strlen(value), NULL);
 }
 
 static void get(struct world *world, const char *name, char *out, size_t size)
@@ -290,6 +290,7 @@ static void make(struct world *world, const char *directory)
     static struct config config = {.jobs = 2, .target_timeout_ns = 5 * NS_PER_S};
     struct control_disks disks = {open_disk, world};
     must(control_open(&world->control, &config, world->catalog, &disks, world->reactors, REACTORS), "control");
+    must(control_recover(world->control), "recover");
     must(disk_call(world, 0, VERB_RESIZE, 0, (struct extent){0, DISK_SIZE}, NULL), "resize");
     world->history = history_new(0, DISK_SIZE, world->seed, false);
     history_set_reader(world->history, read_block, world);

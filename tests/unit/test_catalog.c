@@ -296,6 +296,21 @@ Test(catalog, no_such_file_needs_every_datastores_word)
     cr_assert_eq(look("nowhere"), -ENOENT);
 }
 
+Test(catalog, a_following_worker_reads_what_the_last_one_could_not)
+{
+    stage.datastores[1]->away = true;
+    stage_put(&stage, 1, "there", "1");
+    stage_mount(&stage, true);
+    cr_assert_eq(look("there"), -EIO);
+    stage_unmount(&stage); /* dies when the datastore is back, before it was read */
+    stage.datastores[1]->away = false;
+    stage_mount(&stage, false);
+    while (look("nowhere") == -EIO)
+        usleep(1000);
+    cr_assert_eq(look("nowhere"), -ENOENT);
+    cr_assert_eq(look("there"), 0);
+}
+
 static int list_fails(const char *call, const struct datastore *datastore, const char *path)
 {
     return strcmp(call, "list") == 0 && strcmp(path, "d") == 0 && datastore->name[0] == 'b' ? -EIO : 0;

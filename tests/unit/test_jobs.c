@@ -33,7 +33,7 @@ static void begin(void)
     record.source = 0;
     record.target = 1;
     strcpy(record.request, "b");
-    cr_assert_eq(jobs_put(stage.catalog, &record), 0);
+    cr_assert_eq(jobs_put(stage.catalog, &record, NULL), 0);
     cr_assert_neq(record.id, 0);
     int error = jobs_make_partial(stage.catalog, &record, &why);
     cr_assert_eq(error, 0, "%d %s", error, why.text);
@@ -393,6 +393,22 @@ Test(jobs, a_death_at_any_step_leaves_one_disk, .timeout = 120)
             check_only_on(steps[i].on);
             stage_unmount(&stage);
         }
+}
+
+static int fail_target(const char *call, const struct datastore *datastore, const char *path)
+{
+    return strcmp(call, "set_attributes") == 0 && datastore->name[0] == 'b' ? -EIO : 0;
+}
+
+Test(jobs, a_target_that_fails_before_the_commit_is_told_apart)
+{
+    stage_mount(&stage, true);
+    begin();
+    stage_hook = fail_target;
+    cr_assert_eq(jobs_commit(stage.catalog, &record), -EAGAIN);
+    stage_hook = NULL;
+    cr_assert_eq(jobs_abandon(stage.catalog, &record), 0);
+    check_only_on(0);
 }
 
 /* Law 1: the outcome of a failed commit is unknown to the caller; a later one counts. */

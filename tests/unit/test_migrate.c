@@ -63,7 +63,7 @@ Test(states, only_the_switchover_leads_to_done)
 {
     for (int from = 0; from < JOB_STATES; from++) {
         cr_expect_eq(job_may_move((enum job_state)from, JOB_DONE), from == JOB_SWITCHING);
-        cr_expect_eq(job_may_move((enum job_state)from, JOB_SWITCHING), from == JOB_MIRRORED);
+        cr_expect_eq(job_may_move((enum job_state)from, JOB_SWITCHING), from == JOB_MIRRORED || from == JOB_QUEUED);
         cr_expect_eq(job_may_move((enum job_state)from, JOB_MIRRORED), from == JOB_COPYING);
     }
 }
