@@ -22,8 +22,8 @@ void attr_answer(struct fuse_attr_out *out, const struct node *node, bool settle
 uint32_t attr_encode_device(dev_t device);
 dev_t attr_decode_device(uint32_t encoded);
 
-/* What SETATTR asks for besides the size: attribute_mask bits, their values in st. A SETATTR that names nothing (chown to
- * nobody new) still touches the change time: an owner that keeps both. */
+/* What SETATTR asks for besides the size: attribute_mask bits, their values in st. A SETATTR that names nothing (chown
+ * to nobody new) still touches the change time: an owner that keeps both. */
 unsigned attr_changes(const struct fuse_setattr_in *in, struct stat *st);
 
 /* Adds one datastore's numbers in blocks of ATTR_BLOCK. */

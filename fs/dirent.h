@@ -1,7 +1,7 @@
 /* dirent: packs directory entries into the reply of READDIR and READDIRPLUS. Pure.
  *
- * A cookie is where to go on: 1 after ".", 2 after "..", else the entry's id plus 1. Ids are never reused, so a cookie stays
- * good whatever is removed or made beside it. */
+ * A cookie is where to go on: 1 after ".", 2 after "..", else the entry's id plus 1. Ids are never reused, so a cookie
+ * stays good whatever is removed or made beside it. */
 #pragma once
 
 #include <linux/fuse.h>
@@ -29,5 +29,5 @@ static inline uint64_t dirent_after(uint64_t cookie)
 }
 
 /* False: it does not fit, nothing was changed. entry: READDIRPLUS's, else NULL. */
-bool dirent_add(struct dirent_room *room, const struct fuse_entry_out *entry, uint64_t ino, uint64_t cookie, mode_t mode,
-    const char *name);
+bool dirent_add(struct dirent_room *room, const struct fuse_entry_out *entry, uint64_t ino, uint64_t cookie,
+    mode_t mode, const char *name);

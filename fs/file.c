@@ -21,7 +21,7 @@ static struct open_file *file_of(const struct request *request, uint64_t fh)
     return open_files_by_handle(request->fs->files, fh, request->in->nodeid);
 }
 
-/* OPEN ------------------------------------------------------------------------------------------------------------------ */
+/* ---- OPEN ---- */
 
 /* Everything else keeps the kernel's page cache, which it drops at each open. */
 uint32_t file_open_flags(uint32_t flags)
@@ -56,7 +56,7 @@ void handle_open(struct request *request)
         open_files_want(request, request->in->nodeid, opened);
 }
 
-/* RELEASE --------------------------------------------------------------------------------------------------------------- */
+/* ---- RELEASE ---- */
 
 static void released(struct request *request, int error)
 {
@@ -88,7 +88,7 @@ void handle_release(struct request *request)
         released(request, 0);
 }
 
-/* READ ------------------------------------------------------------------------------------------------------------------ */
+/* ---- READ ---- */
 
 static void read_answered(struct disk_io *io)
 {
@@ -104,8 +104,8 @@ static void io_released(struct disk_io *io)
     request_drop(container_of(io, struct request, disk_io));
 }
 
-static void submit(struct request *request, enum verb verb, unsigned flags, struct extent extent,
-    void (*answered)(struct disk_io *io))
+static void submit(
+    struct request *request, enum verb verb, unsigned flags, struct extent extent, void (*answered)(struct disk_io *io))
 {
     request->disk_io.verb = verb;
     request->disk_io.flags = flags;
@@ -156,7 +156,7 @@ static void read_disk(struct request *request)
         disk_get(request->disk);
 }
 
-/* WRITE ----------------------------------------------------------------------------------------------------------------- */
+/* ---- WRITE ---- */
 
 static void reply_written(struct request *request)
 {
@@ -212,10 +212,11 @@ static void write_disk(struct request *request)
     else if (in->offset > INT64_MAX - length)
         request_reply(request, -EFBIG);
     else
-        submit(request, VERB_WRITE, io_flags_of(in->flags), (struct extent){in->offset, in->offset + length}, write_answered);
+        submit(request, VERB_WRITE, io_flags_of(in->flags), (struct extent){in->offset, in->offset + length},
+            write_answered);
 }
 
-/* READ and WRITE -------------------------------------------------------------------------------------------------------- */
+/* ---- READ and WRITE ---- */
 
 static void transfer(struct request *request)
 {
@@ -262,7 +263,7 @@ void handle_write(struct request *request)
     handle_transfer(request, ((const struct fuse_write_in *)request->body)->fh);
 }
 
-/* FSYNC ----------------------------------------------------------------------------------------------------------------- */
+/* ---- FSYNC ---- */
 
 static void flushed(struct request *request, const struct disk_io *io)
 {
@@ -279,7 +280,8 @@ static void flush(struct request *request, int error)
         request_reply(request, error);
         return;
     }
-    step_disk(request, VERB_FLUSH, in->fsync_flags & FUSE_FSYNC_FDATASYNC ? IO_DATA_ONLY : 0, (struct extent){0, 0}, flushed);
+    step_disk(
+        request, VERB_FLUSH, in->fsync_flags & FUSE_FSYNC_FDATASYNC ? IO_DATA_ONLY : 0, (struct extent){0, 0}, flushed);
 }
 
 void handle_fsync(struct request *request)

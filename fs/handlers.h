@@ -1,5 +1,5 @@
-/* handlers: one function per FUSE opcode that is served (fs/verbs.c says which), and the state that they share. Each runs on
- * its channel's reactor, never blocks, and answers its request once, now or later. */
+/* handlers: one function per FUSE opcode that is served (fs/verbs.c says which), and the state that they share. Each
+ * runs on its channel's reactor, never blocks, and answers its request once, now or later. */
 #pragma once
 
 #include <string.h>
@@ -14,8 +14,8 @@ struct handlers {
     struct spaces *spaces;
 };
 
-/* Makes fs->handlers and fs->files. After catalog, session, pool and reactors are set, before the first channel_open: the
- * session's handles are counted here and the writes of a dead worker are found in its slots. 0 or -errno. */
+/* Makes fs->handlers and fs->files. After catalog, session, pool and reactors are set, before the first channel_open:
+ * the session's handles are counted here and the writes of a dead worker are found in its slots. 0 or -errno. */
 int handlers_open(struct filesystem *fs);
 
 /* After the channels are idle and control is closed, before the catalog is. Waits for what runs in the background. */

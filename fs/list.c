@@ -1,4 +1,5 @@
-/* Handlers of open directories. They have no state: a position is a cookie (fs/dirent.h), and the list is the catalog's. */
+/* Handlers of open directories. They have no state: a position is a cookie (fs/dirent.h), and the list is the
+ * catalog's. */
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@ struct listing {
 static bool add(struct listing *listing, const struct node *node, uint64_t cookie, const char *name, bool entry)
 {
     struct fuse_entry_out out = {0};
-    if (entry && listing->plus)
+    /* The kernel would cache the name of a conflict, and pass by the EIO of its look-up. */
+    if (entry && listing->plus && !node->conflict && node->known)
         fill_entry(listing->fs, node, &out);
     return dirent_add(&listing->room, listing->plus ? &out : NULL, node->id, cookie, node->st.st_mode, name);
 }

@@ -1,4 +1,5 @@
-/* Handlers of one node's attributes. What the catalog knows is answered at once; what changes a datastore runs on its pool. */
+/* Handlers of one node's attributes. What the catalog knows is answered at once; what changes a datastore runs on its
+ * pool. */
 #include <errno.h>
 #include <limits.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* An entry stands in the table while it is used: by handles (of the session's table, so that the count is right after a
  * worker's death), by users (requests, openings, refreshes, marks of the moment), or by a disk that somebody else still
- * holds: a job, a write that was given up on. Such an entry lingers and is looked at once a second; were it forgotten, the
- * next open would make a second disk beside the one that moves.
+ * holds: a job, a write that was given up on. Such an entry lingers and is looked at once a second; were it forgotten,
+ * the next open would make a second disk beside the one that moves.
  *
  * Lock order: the catalog calls open_files_keep and, through readdir, open_files_attributes under its own lock; so the
  * catalog is never called under ours. */
@@ -15,9 +15,10 @@
 #include "fs/ghosts.h"
 #include "fs/wait.h"
 
-#define BUCKETS    1024u
-#define LINGER_NS  NS_PER_S
-#define REFRESH_NS (100 * NS_PER_MS) /* how long an answer waits for fresh attributes before it takes the recorded ones */
+#define BUCKETS   1024u
+#define LINGER_NS NS_PER_S
+#define REFRESH_NS                                                                                                     \
+    (100 * NS_PER_MS) /* how long an answer waits for fresh attributes before it takes the recorded ones */
 
 struct open_file {
     /* set at creation */
@@ -426,8 +427,8 @@ static bool start_refresh(struct open_file *file, struct datastore *datastore)
     return true;
 }
 
-bool open_files_refresh(struct open_files *files, uint64_t id, struct request *request,
-    void (*woken)(struct request *request, int result))
+bool open_files_refresh(
+    struct open_files *files, uint64_t id, struct request *request, void (*woken)(struct request *request, int result))
 {
     struct node node;
     if (catalog_get(files->fs->catalog, id, &node) < 0)
@@ -435,7 +436,7 @@ bool open_files_refresh(struct open_files *files, uint64_t id, struct request *r
     pthread_mutex_lock(&files->mutex);
     struct open_file *file = find(files, id);
     bool waits = file && start_refresh(file, catalog_datastore(files->fs->catalog, node.datastore)) && request &&
-        wait_add(&file->watchers, &files->mutex, request, REFRESH_NS, woken) == 0;
+                 wait_add(&file->watchers, &files->mutex, request, REFRESH_NS, woken) == 0;
     pthread_mutex_unlock(&files->mutex);
     return waits;
 }

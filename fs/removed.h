@@ -1,6 +1,6 @@
-/* removed: the last attributes of nodes that have no name any more and that the kernel may still hold: a working directory,
- * an open fifo, an O_PATH descriptor. (Open regular files are the catalog's orphans.) In the worker's memory, bounded: the
- * oldest goes first; the kernel's FORGET ends an entry. Any thread, nothing blocks. */
+/* removed: the last attributes of nodes that have no name any more and that the kernel may still hold: a working
+ * directory, an open fifo, an O_PATH descriptor. (Open regular files are the catalog's orphans.) In the worker's
+ * memory, bounded: the oldest goes first; the kernel's FORGET ends an entry. Any thread, nothing blocks. */
 #pragma once
 
 #include "catalog/catalog.h"

@@ -1,5 +1,5 @@
-/* space: what statfs(2) says of each datastore, kept for a second and fetched on the datastore's own pool, so that one that
- * hangs never delays df (law 14). Only an answer that was never had is waited for, and for a short time. */
+/* space: what statfs(2) says of each datastore, kept for a second and fetched on the datastore's own pool, so that one
+ * that hangs never delays df (law 14). Only an answer that was never had is waited for, and for a short time. */
 #pragma once
 
 #include "catalog/catalog.h"

@@ -11,7 +11,7 @@
 #include <fcntl.h> /* after io/lock.h, whose names it takes */
 #include <linux/falloc.h>
 
-/* FALLOCATE ------------------------------------------------------------------------------------------------------------- */
+/* ---- FALLOCATE ---- */
 
 int sparse_plan(uint32_t mode, uint64_t offset, uint64_t length, uint64_t size, struct sparse_step steps[SPARSE_STEPS])
 {
@@ -102,7 +102,7 @@ void handle_fallocate(struct request *request)
     open_files_want(request, request->in->nodeid, fallocate_ready);
 }
 
-/* LSEEK ----------------------------------------------------------------------------------------------------------------- */
+/* ---- LSEEK ---- */
 
 static void reply_offset(struct request *request, int error, uint64_t offset)
 {

@@ -1,5 +1,5 @@
-/* step: one verb without a payload on a disk, for a request that takes several (SETATTR, FALLOCATE, LSEEK). A step has memory of its own: the
- * next one starts when it is answered, while a leg may still hold on to it. */
+/* step: one verb without a payload on a disk, for a request that takes several (SETATTR, FALLOCATE, LSEEK). A step has
+ * memory of its own: the next one starts when it is answered, while a leg may still hold on to it. */
 #pragma once
 
 #include "fs/request.h"

@@ -1,5 +1,5 @@
-/* Handlers that take names away: UNLINK, RMDIR, RENAME. A file that is open stays, without a name; what the kernel may still
- * hold of anything else stays in fs/removed. A job on a file that lost its name is cancelled. */
+/* Handlers that take names away: UNLINK, RMDIR, RENAME. A file that is open stays, without a name; what the kernel may
+ * still hold of anything else stays in fs/removed. A job on a file that lost its name is cancelled. */
 #include <errno.h>
 #include <stdio.h>
 

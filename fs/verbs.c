@@ -6,11 +6,10 @@
 
 #include "fs/handlers.h"
 
-#define SERVED(op, length, function)                                                                                   \
-    [FUSE_##op] = {FUSE_##op, #op, VERB_SERVED, 0, length, function}
-#define ANSWERED(op, code) [FUSE_##op] = {FUSE_##op, #op, VERB_ANSWERED, code, 0, NULL}
-#define SILENT(op)         [FUSE_##op] = {FUSE_##op, #op, VERB_SILENT, 0, 0, NULL}
-#define UNKNOWN(op)        [FUSE_##op] = {FUSE_##op, #op, VERB_ENOSYS, 0, 0, NULL}
+#define SERVED(op, length, function) [FUSE_##op] = {FUSE_##op, #op, VERB_SERVED, 0, length, function}
+#define ANSWERED(op, code)           [FUSE_##op] = {FUSE_##op, #op, VERB_ANSWERED, code, 0, NULL}
+#define SILENT(op)                   [FUSE_##op] = {FUSE_##op, #op, VERB_SILENT, 0, 0, NULL}
+#define UNKNOWN(op)                  [FUSE_##op] = {FUSE_##op, #op, VERB_ENOSYS, 0, 0, NULL}
 
 static const struct fuse_verb verbs[] = {
     /* names and attributes */

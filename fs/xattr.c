@@ -1,6 +1,6 @@
-/* Handlers of extended attributes. user.* stands on the datastore; user.svmfs.* is the control surface, which is not listed;
- * security.*, system.* and trusted.* do not exist here, and are answered without leaving the reactor: the kernel asks for
- * security.capability often. */
+/* Handlers of extended attributes. user.* stands on the datastore; user.svmfs.* is the control surface, which is not
+ * listed; security.*, system.* and trusted.* do not exist here, and are answered without leaving the reactor: the
+ * kernel asks for security.capability often. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,7 +116,8 @@ static void get_after(struct request *request, int error)
 static int get_call(struct request *request)
 {
     size_t room = room_of(request);
-    return keep(request, names_get_xattr(request->fs->catalog, request->in->nodeid, get_name(request), request->out, room));
+    return keep(
+        request, names_get_xattr(request->fs->catalog, request->in->nodeid, get_name(request), request->out, room));
 }
 
 static int list_call(struct request *request)
@@ -185,7 +186,7 @@ void handle_listxattr(struct request *request)
         block(request, list_call, get_after);
 }
 
-/* SETXATTR -------------------------------------------------------------------------------------------------------------- */
+/* ---- SETXATTR ---- */
 
 struct setting {
     const char *name, *value;
@@ -207,24 +208,32 @@ static int parse(const struct request *request, struct setting *setting)
     return in->size > VALUE_MAX ? -E2BIG : 0;
 }
 
-/* A worker that died may have done it: XATTR_CREATE then finds its own work. */
-static bool is_done(struct request *request, const struct setting *setting)
+/* Law 9: whether the attribute was there is noted in the slot before it is changed, so that a retry knows its own work. The kernel
+ * holds the inode's lock: nobody else changes it in between. */
+enum { NOTE_NONE, NOTE_ABSENT, NOTE_PRESENT };
+
+static int note_presence(struct request *request, const char *name)
 {
-    auto_free char *value = malloc(setting->size + 1);
-    if (!value || !(setting->flags & XATTR_CREATE))
-        return false;
-    ssize_t length = names_get_xattr(request->fs->catalog, request->in->nodeid, setting->name, value, setting->size + 1);
-    return length == (ssize_t)setting->size && memcmp(value, setting->value, setting->size) == 0;
+    uint64_t *note = &request->slot->note;
+    if (request->retry && *note != NOTE_NONE)
+        return 0;
+    ssize_t length = names_get_xattr(request->fs->catalog, request->in->nodeid, name, NULL, 0);
+    if (length < 0 && length != -ENODATA)
+        return (int)length;
+    *note = length < 0 ? NOTE_ABSENT : NOTE_PRESENT;
+    return 0;
 }
 
 static int set_call(struct request *request)
 {
     struct setting setting;
     int error = parse(request, &setting);
+    if (!error && setting.flags & XATTR_CREATE)
+        error = note_presence(request, setting.name);
     if (!error)
-        error = names_set_xattr(request->fs->catalog, request->in->nodeid, setting.name, setting.value, setting.size,
-            setting.flags);
-    return error == -EEXIST && request->retry && is_done(request, &setting) ? 0 : error;
+        error = names_set_xattr(
+            request->fs->catalog, request->in->nodeid, setting.name, setting.value, setting.size, setting.flags);
+    return error == -EEXIST && request->retry && request->slot->note == NOTE_ABSENT ? 0 : error;
 }
 
 static int rescan(struct request *request)
@@ -268,12 +277,15 @@ void handle_setxattr(struct request *request)
         block(request, set_call, request_reply);
 }
 
-/* REMOVEXATTR ----------------------------------------------------------------------------------------------------------- */
+/* ---- REMOVEXATTR ---- */
 
 static int remove_call(struct request *request)
 {
-    int error = names_remove_xattr(request->fs->catalog, request->in->nodeid, request_string(request, 0, NULL));
-    return error == -ENODATA && request->retry ? 0 : error;
+    const char *name = request_string(request, 0, NULL);
+    int error = note_presence(request, name);
+    if (!error)
+        error = names_remove_xattr(request->fs->catalog, request->in->nodeid, name);
+    return error == -ENODATA && request->retry && request->slot->note == NOTE_PRESENT ? 0 : error;
 }
 
 void handle_removexattr(struct request *request)

@@ -75,7 +75,8 @@ Test(attr, what_may_change_is_not_kept_by_the_kernel)
 
 Test(attr, each_flag_of_setattr)
 {
-    struct fuse_setattr_in in = {.mode = 0600, .uid = 5, .gid = 6, .atime = (uint64_t)-2, .atimensec = 7, .mtime = 8, .mtimensec = 9};
+    struct fuse_setattr_in in = {
+        .mode = 0600, .uid = 5, .gid = 6, .atime = (uint64_t)-2, .atimensec = 7, .mtime = 8, .mtimensec = 9};
     struct stat st;
     in.valid = FATTR_MODE | FATTR_FH;
     cr_assert_eq(attr_changes(&in, &st), ATTRIBUTE_MODE);
@@ -103,8 +104,15 @@ Test(attr, space_is_summed_in_one_unit)
 {
     struct fuse_kstatfs sum;
     memset(&sum, 0, sizeof(sum));
-    struct statvfs small = {.f_bsize = 4096, .f_frsize = 512, .f_blocks = 80, .f_bfree = 40, .f_bavail = 16, .f_files = 5, .f_ffree = 3};
-    struct statvfs big = {.f_bsize = 1048576, .f_frsize = 1048576, .f_blocks = 1ull << 44, .f_bfree = 2, .f_bavail = 1, .f_files = 7, .f_ffree = 1};
+    struct statvfs small = {
+        .f_bsize = 4096, .f_frsize = 512, .f_blocks = 80, .f_bfree = 40, .f_bavail = 16, .f_files = 5, .f_ffree = 3};
+    struct statvfs big = {.f_bsize = 1048576,
+        .f_frsize = 1048576,
+        .f_blocks = 1ull << 44,
+        .f_bfree = 2,
+        .f_bavail = 1,
+        .f_files = 7,
+        .f_ffree = 1};
     attr_add_space(&sum, &small);
     cr_assert(sum.blocks == 10 && sum.bfree == 5 && sum.bavail == 2);
     attr_add_space(&sum, &big);

@@ -18,7 +18,8 @@ static int plan(uint32_t mode, uint64_t offset, uint64_t length, uint64_t size)
 }
 
 #define is(i, v, f, s, e)                                                                                              \
-    cr_assert(steps[i].verb == (v) && steps[i].flags == (f) && steps[i].extent.start == (s) && steps[i].extent.end == (e))
+    cr_assert(                                                                                                         \
+        steps[i].verb == (v) && steps[i].flags == (f) && steps[i].extent.start == (s) && steps[i].extent.end == (e))
 
 Test(sparse, allocate)
 {
