@@ -76,8 +76,7 @@ static void check_enter(struct fault_io *f)
     struct io *io = f->outer;
     struct extent extent = touched(io);
     pthread_mutex_lock(&f->image->mutex);
-    list_for_each(link, &f->image->in_flight)
-    {
+    list_for_each (link, &f->image->in_flight) {
         struct io *other = container_of(link, struct fault_io, link)->outer;
         if (!fence_counts(io->verb) || !fence_counts(other->verb) || !extent_overlaps(extent, touched(other)))
             continue;

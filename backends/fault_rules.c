@@ -177,8 +177,7 @@ static bool same(const struct stat *a, const struct stat *b)
 
 static struct fault_rule *take_same_line(struct list *rules, const char *line)
 {
-    list_for_each(link, rules)
-    {
+    list_for_each (link, rules) {
         struct fault_rule *rule = container_of(link, struct fault_rule, link);
         if (strcmp(rule->line, line) == 0) {
             list_remove(&rule->link);
@@ -190,8 +189,7 @@ static struct fault_rule *take_same_line(struct list *rules, const char *line)
 
 static void let_go(struct fault_rules *rules, const struct fault_rule *gone)
 {
-    list_for_each_safe(link, &rules->waiting)
-    {
+    list_for_each_safe (link, &rules->waiting) {
         struct fault_waiting *waiting = container_of(link, struct fault_waiting, link);
         if (waiting->rule != gone)
             continue;
@@ -300,8 +298,7 @@ struct fault_verdict fault_decide(struct fault_rules *rules, unsigned point, con
     struct fault_verdict verdict = {FAULT_NONE, 0, 0};
     pthread_mutex_lock(&rules->mutex);
     refresh_locked(rules);
-    list_for_each(link, &rules->rules)
-    {
+    list_for_each (link, &rules->rules) {
         struct fault_rule *rule = container_of(link, struct fault_rule, link);
         if (!applies(rule, point, extent, path))
             continue;

@@ -61,8 +61,7 @@ static struct memory_node *new_node(struct memory *memory, const char *name, con
 
 static struct memory_node *child_of(struct memory_node *directory, const char *name, size_t length)
 {
-    list_for_each(link, &directory->children)
-    {
+    list_for_each (link, &directory->children) {
         struct memory_node *node = container_of(link, struct memory_node, link);
         if (strlen(node->name) == length && memcmp(node->name, name, length) == 0)
             return node;
@@ -258,12 +257,12 @@ static int list(struct datastore *datastore, const char *path, datastore_entry *
     if (result)
         return memory_leave(memory, result);
     size_t count = 0, at = 0;
-    list_for_each(link, &directory->children) count++;
+    list_for_each (link, &directory->children)
+        count++;
     struct listed *listed = calloc(count + 1, sizeof(*listed));
     if (!listed)
         return memory_leave(memory, -ENOMEM);
-    list_for_each(link, &directory->children)
-    {
+    list_for_each (link, &directory->children) {
         struct memory_node *node = container_of(link, struct memory_node, link);
         if (*path == '\0' && strcmp(node->name, DATASTORE_PRIVATE) == 0)
             continue;

@@ -29,8 +29,7 @@ static int find_attribute(struct memory *memory, const char *path, const char *n
     if (!S_ISREG((*out)->st.st_mode) && !S_ISDIR((*out)->st.st_mode))
         return to_set ? -EPERM : -ENODATA;
     *attribute = NULL;
-    list_for_each(link, &(*out)->attributes)
-    {
+    list_for_each (link, &(*out)->attributes) {
         struct memory_attribute *found = container_of(link, struct memory_attribute, link);
         if (strcmp(found->name, name) == 0)
             *attribute = found;
@@ -113,8 +112,7 @@ ssize_t memory_list_xattr(struct datastore *datastore, const char *path, char *o
     int error = memory_find(memory, path, &node);
     if (error)
         return memory_leave(memory, error);
-    list_for_each(link, &node->attributes)
-    {
+    list_for_each (link, &node->attributes) {
         const char *name = container_of(link, struct memory_attribute, link)->name;
         size_t bytes = strlen(name) + 1;
         if (size && used + bytes > size)

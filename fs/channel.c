@@ -256,8 +256,7 @@ static void start_polling(struct channel *channel)
 /* Those that wait for a buffer first: they are older than what was not read yet. */
 static void serve_waiters(struct channel *channel)
 {
-    list_for_each_safe(link, &channel->buffer_waiters)
-    {
+    list_for_each_safe (link, &channel->buffer_waiters) {
         struct request *request = container_of(link, struct request, buffer_link);
         int error = request_give_chunks(request);
         if (error == -EAGAIN)
@@ -331,8 +330,7 @@ static void tick(struct timer *timer)
 {
     struct channel *channel = container_of(timer, struct channel, timer);
     uint64_t now = clock_now();
-    list_for_each_safe(link, &channel->active)
-    {
+    list_for_each_safe (link, &channel->active) {
         struct request *request = container_of(link, struct request, link);
         if (!request->answered && request->timeout && now - request->started >= request->timeout)
             end_overdue(channel, request, now);

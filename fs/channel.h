@@ -1,5 +1,5 @@
-/* channel: one /dev/fuse descriptor on one reactor: reads requests into slots, hands them to request_dispatch, writes the
- * replies, keeps the slots' states, the arena of chunks and each datastore's budget (law 14). */
+/* channel: one /dev/fuse descriptor on one reactor: reads requests into slots, hands them to request_dispatch, writes
+ * the replies, keeps the slots' states, the arena of chunks and each datastore's budget (law 14). */
 #pragma once
 
 #include "fs/request.h"

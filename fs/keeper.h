@@ -1,5 +1,5 @@
-/* keeper: the tiny process that mounts, holds every /dev/fuse descriptor and the session's memory, and starts workers, one
- * after the other. It answers FUSE_INIT itself and never serves a request. */
+/* keeper: the tiny process that mounts, holds every /dev/fuse descriptor and the session's memory, and starts workers,
+ * one after the other. It answers FUSE_INIT itself and never serves a request. */
 #pragma once
 
 #include "base/error.h"
@@ -13,8 +13,9 @@ struct keeper_options {
     bool foreground;
 };
 
-/* Locks the state directory (a second mount of it: -EBUSY with a sentence that names the holder's pid), mounts, starts the
- * first worker, and calls ready(argument, 0, NULL) when the mount is served; serves until umount or SIGTERM, then ends
- * cleanly. When it cannot serve: ready is not called, the mount is undone, -errno with the sentence. Blocks; main thread. */
-int keeper_serve(const struct keeper_options *options, void (*ready)(void *argument), void *argument,
-    struct sentence *why);
+/* Locks the state directory (a second mount of it: -EBUSY with a sentence that names the holder's pid), mounts, starts
+ * the first worker, and calls ready(argument, 0, NULL) when the mount is served; serves until umount or SIGTERM, then
+ * ends cleanly. When it cannot serve: ready is not called, the mount is undone, -errno with the sentence. Blocks; main
+ * thread. */
+int keeper_serve(
+    const struct keeper_options *options, void (*ready)(void *argument), void *argument, struct sentence *why);

@@ -1,19 +1,20 @@
 /* session: the memory that outlives a worker: a memfd that the keeper holds, mapped by keeper and worker (design, 6).
  *
- * Head, then handles, then per reactor a table of slots and an arena of chunks. Offsets only, no locks, no pointers; every
- * entry is published by one final 64-bit store. Only the worker's reactor thread i writes table i (handles: any reactor, by
- * compare-and-swap). A slot's life (law 9):
+ * Head, then handles, then per reactor a table of slots and an arena of chunks. Offsets only, no locks, no pointers;
+ * every entry is published by one final 64-bit store. Only the worker's reactor thread i writes table i (handles: any
+ * reactor, by compare-and-swap). A slot's life (law 9):
  *
  *   FREE      in.unique is 0
- *   READING   in.unique is 0 and the window's chunks are noted, then readv(2). The kernel's copy stores in.unique: from then on
- *             the request is in the slot, whoever looks. (Killed inside readv: pages are populated and locked, so the copy ends.)
- *   READ      the reactor has looked at it; chunks that the request did not need went back
- *   DONE      result and the reply's bytes stand in the slot; stored before the reply is written to /dev/fuse
- *   ANSWERED  the reply was written; a ghost may still refer to the payload
+ *   READING   in.unique is 0 and the window's chunks are noted, then readv(2). The kernel's copy stores in.unique: from
+ * then on the request is in the slot, whoever looks. (Killed inside readv: pages are populated and locked, so the copy
+ * ends.) READ      the reactor has looked at it; chunks that the request did not need went back DONE      result and
+ * the reply's bytes stand in the slot; stored before the reply is written to /dev/fuse ANSWERED  the reply was written;
+ * a ghost may still refer to the payload
  *
- * The next worker: READING with unique, READ → executed, with retry; DONE → answered again (the kernel says ENOENT if it had
- * its answer); ANSWERED → freed. READ, READDIR, GETATTR and other requests that change nothing never become DONE with a
- * payload: they are executed again. attempts counts executions; the third death by a signal of its own answers EIO (later issue). */
+ * The next worker: READING with unique, READ → executed, with retry; DONE → answered again (the kernel says ENOENT if
+ * it had its answer); ANSWERED → freed. READ, READDIR, GETATTR and other requests that change nothing never become DONE
+ * with a payload: they are executed again. attempts counts executions; the third death by a signal of its own answers
+ * EIO (later issue). */
 #pragma once
 
 #include <linux/fuse.h>
@@ -27,13 +28,13 @@
 #define SESSION_MAGIC   0x31736673666d7673ull /* "svmfsfs1" */
 #define SESSION_VERSION 1
 
-#define FUSE_PAGE        4096u
-#define CHUNK_SIZE       65536u
-#define MAX_WRITE        (1u << 20)
-#define SLOT_CHUNKS      16u /* MAX_WRITE / CHUNK_SIZE; the payload page comes on top */
-#define SLOT_HEADER      80u /* fuse_in_header + fuse_write_in: the payload of a WRITE starts on a page */
-#define SLOT_REPLY_MAX   512u
-#define SLOT_SIZE        (2 * FUSE_PAGE)
+#define FUSE_PAGE      4096u
+#define CHUNK_SIZE     65536u
+#define MAX_WRITE      (1u << 20)
+#define SLOT_CHUNKS    16u /* MAX_WRITE / CHUNK_SIZE; the payload page comes on top */
+#define SLOT_HEADER    80u /* fuse_in_header + fuse_write_in: the payload of a WRITE starts on a page */
+#define SLOT_REPLY_MAX 512u
+#define SLOT_SIZE      (2 * FUSE_PAGE)
 
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_READ, SLOT_DONE, SLOT_ANSWERED };
 
@@ -68,13 +69,13 @@ struct session_head {
     uint64_t handles_offset, slots_offset, chunks_offset, size;
     struct fuse_init_in init_in;
     struct fuse_init_out init_out;
-    _Atomic uint64_t generation; /* workers started */
-    _Atomic uint64_t stopping;   /* the keeper wants a clean end */
-    _Atomic uint64_t heartbeat;  /* the worker's, clock_now(); stands still when a reactor does */
-    _Atomic uint64_t served;     /* a worker has served since the mount: the datastores were scanned */
-    _Atomic uint64_t handle_hint, handle_top; /* where a free handle may be; none was ever used from top on */
-    _Atomic uint32_t slots_used[REACTORS_MAX]; /* no slot was ever used from there on: who looks at all slots stops here (a look
-                                                  at a page that was never used would make one) */
+    _Atomic uint64_t generation;               /* workers started */
+    _Atomic uint64_t stopping;                 /* the keeper wants a clean end */
+    _Atomic uint64_t heartbeat;                /* the worker's, clock_now(); stands still when a reactor does */
+    _Atomic uint64_t served;                   /* a worker has served since the mount: the datastores were scanned */
+    _Atomic uint64_t handle_hint, handle_top;  /* where a free handle may be; none was ever used from top on */
+    _Atomic uint32_t slots_used[REACTORS_MAX]; /* no slot was ever used from there on: who looks at all slots stops here
+                                                  (a look at a page that was never used would make one) */
 };
 
 struct session {

@@ -208,8 +208,8 @@ static int parse(const struct request *request, struct setting *setting)
     return in->size > VALUE_MAX ? -E2BIG : 0;
 }
 
-/* Law 9: whether the attribute was there is noted in the slot before it is changed, so that a retry knows its own work. The kernel
- * holds the inode's lock: nobody else changes it in between. */
+/* Law 9: whether the attribute was there is noted in the slot before it is changed, so that a retry knows its own work.
+ * The kernel holds the inode's lock: nobody else changes it in between. */
 enum { NOTE_NONE, NOTE_ABSENT, NOTE_PRESENT };
 
 static int note_presence(struct request *request, const char *name)

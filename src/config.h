@@ -1,7 +1,7 @@
 /* config: what the configuration file and the mount options say, checked. Pure but for reading the file.
  * Format: INI (docs: svmfs(8)). [datastore NAME] url, timeout, threads, faults; [mount] default, state, reactors, jobs,
- * target-timeout, buffers. Every unknown section or key, bad value, double name, missing must-have is an error that names
- * file, line and key. Durations: 500ms, 30s, 2m; sizes: 64M, 1G; rates as sizes. */
+ * target-timeout, buffers. Every unknown section or key, bad value, double name, missing must-have is an error that
+ * names file, line and key. Durations: 500ms, 30s, 2m; sizes: 64M, 1G; rates as sizes. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,13 +14,13 @@
 #define CONFIG_DATASTORES_MAX 64
 
 struct config {
-    char *file; /* absolute */
+    char *file;                                                 /* absolute */
     struct datastore_options datastores[CONFIG_DATASTORES_MAX]; /* strings are owned */
     unsigned datastore_count;
-    char *default_datastore; /* default: the first */
-    char *state;             /* absolute directory; default /var/lib/svmfs/<name of the file without .conf> */
-    unsigned reactors;       /* default: number of cores, at most 8 */
-    unsigned jobs;           /* running at once; default 2 */
+    char *default_datastore;    /* default: the first */
+    char *state;                /* absolute directory; default /var/lib/svmfs/<name of the file without .conf> */
+    unsigned reactors;          /* default: number of cores, at most 8 */
+    unsigned jobs;              /* running at once; default 2 */
     uint64_t target_timeout_ns; /* default 5 s */
     uint64_t buffers;           /* bytes of request buffers per reactor; default 64M */
 };

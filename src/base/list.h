@@ -66,4 +66,4 @@ static inline void list_splice(struct list *to, struct list *from)
 
 #define list_for_each_safe(node, head)                                                                                 \
     for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                                  \
-        node = node##_next, node##_next = node->next)
+         node = node##_next, node##_next = node->next)

@@ -18,8 +18,7 @@ static bool name_is_free(const struct hold *hold)
 {
     if (!hold->name)
         return true;
-    list_for_each(link, &hold->catalog->making)
-    {
+    list_for_each (link, &hold->catalog->making) {
         const struct hold *other = container_of(link, struct hold, link);
         if (other->parent == hold->parent && strcmp(other->name, hold->name) == 0)
             return false;

@@ -13,16 +13,18 @@
 
 static struct job *find(struct catalog *catalog, uint64_t id)
 {
-    list_for_each(link, &catalog->jobs) if (container_of(link, struct job, link)->record.id == id) return container_of(
-        link, struct job, link);
+    list_for_each (link, &catalog->jobs)
+        if (container_of(link, struct job, link)->record.id == id)
+            return container_of(link, struct job, link);
     return NULL;
 }
 
 struct job *job_of_node(struct catalog *catalog, uint64_t node)
 {
-    list_for_each(link, &catalog->jobs) if (container_of(link, struct job, link)->record.node == node &&
-                                            container_of(link, struct job, link)->record.state !=
-                                                JOB_RECORD_ABANDONED) return container_of(link, struct job, link);
+    list_for_each (link, &catalog->jobs)
+        if (container_of(link, struct job, link)->record.node == node &&
+            container_of(link, struct job, link)->record.state != JOB_RECORD_ABANDONED)
+            return container_of(link, struct job, link);
     return NULL;
 }
 
@@ -395,8 +397,7 @@ int jobs_list(struct catalog *catalog, job_record_entry *entry, void *argument)
     for (;;) {
         bool found = false;
         tree_lock(catalog);
-        list_for_each(link, &catalog->jobs)
-        {
+        list_for_each (link, &catalog->jobs) {
             const struct job *job = container_of(link, struct job, link);
             if (job->record.id > last && (!found || job->record.id < record.id)) {
                 record = job->record;

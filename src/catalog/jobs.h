@@ -27,12 +27,13 @@ struct job_result {
     char error[SENTENCE_MAX];
 };
 
-/* Inserts (id 0: given a new one, written back) or updates. Durable on return (fsync). origin: the request that asks for it, or NULL;
- * it is recorded as done in the same transaction (law 9). */
+/* Inserts (id 0: given a new one, written back) or updates. Durable on return (fsync). origin: the request that asks
+ * for it, or NULL; it is recorded as done in the same transaction (law 9). */
 int jobs_put(struct catalog *catalog, struct job_record *record, const struct origin *origin);
 /* Has a worker that died recorded this request's job? 1: yes, 0: no, -errno. */
 int jobs_recall(struct catalog *catalog, const struct origin *origin);
-/* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when it is gone. */
+/* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when
+ * it is gone. */
 int jobs_give_up(struct catalog *catalog, uint64_t id);
 /* The commit: in one durable transaction the record becomes COMMITTED and the node lives on record->target under
  * record->partial. -ECANCELED: certainly not committed, the disk was unlinked. -EAGAIN: certainly not committed,

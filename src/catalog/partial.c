@@ -278,8 +278,7 @@ static bool owned(struct catalog *catalog, unsigned datastore, const char *path)
 {
     bool found = false;
     tree_lock(catalog);
-    list_for_each(link, &catalog->jobs)
-    {
+    list_for_each (link, &catalog->jobs) {
         const struct job *job = container_of(link, struct job, link);
         found = found || (job->record.target == datastore && strcmp(job->record.partial, path) == 0);
     }

@@ -217,8 +217,7 @@ void intents_retry(struct catalog *catalog)
 
 static bool is_under_way(struct catalog *catalog, const struct origin *origin)
 {
-    list_for_each(link, &catalog->replays)
-    {
+    list_for_each (link, &catalog->replays) {
         const struct replay *replay = container_of(link, struct replay, link);
         const struct intent *intent = &replay->intent;
         if (!replay->done && intent->has_origin && intent->origin.slot == origin->slot &&

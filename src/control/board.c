@@ -59,7 +59,8 @@ static void start_some(struct board *board)
 {
     list_for_each (link, &board->entries) {
         struct entry *entry = container_of(link, struct entry, link);
-        if (entry->started || board->held || board->closing || (board->running >= board->limit && !job_cancelled(entry->job)))
+        if (entry->started || board->held || board->closing ||
+            (board->running >= board->limit && !job_cancelled(entry->job)))
             continue;
         entry->started = true;
         int error = job_start(entry->job);

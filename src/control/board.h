@@ -1,5 +1,5 @@
-/* board: the jobs of a mount, at most one a disk that has not ended, and the last sentence for each disk. Starts queued jobs as the limit
- * allows. Thread safe. */
+/* board: the jobs of a mount, at most one a disk that has not ended, and the last sentence for each disk. Starts queued
+ * jobs as the limit allows. Thread safe. */
 #pragma once
 
 #include "migrate/job.h"
@@ -12,7 +12,8 @@ void board_open(struct board *board);
 /* Suspends all, waits, frees. */
 void board_free(struct board *board);
 
-/* Takes the job over and starts it now or later. -EALREADY: the disk has one that has not ended (the job stays the caller's). */
+/* Takes the job over and starts it now or later. -EALREADY: the disk has one that has not ended (the job stays the
+ * caller's). */
 int board_add(struct board *board, struct job *job);
 /* services.ended of every job; its argument is the board. */
 void board_ended(void *board, struct job *job);

@@ -53,12 +53,13 @@ static int parse_option(char *option, struct job_request *out, struct sentence *
     if (value && strcmp(option, "format") == 0)
         return parse_format(value, out, why);
     if (value && strcmp(option, "rate") == 0)
-        return config_parse_size(value, &out->rate) < 0 ? refuse(why, -EINVAL, "rate=%s is no rate, as 200M", value) : 0;
+        return config_parse_size(value, &out->rate) < 0 ? refuse(why, -EINVAL, "rate=%s is no rate, as 200M", value)
+                                                        : 0;
     if (value && strcmp(option, "switchover") == 0) {
         out->manual = strcmp(value, "manual") == 0;
         return out->manual || strcmp(value, "auto") == 0
-            ? 0
-            : refuse(why, -EINVAL, "switchover=%s is none of auto, manual", value);
+                   ? 0
+                   : refuse(why, -EINVAL, "switchover=%s is none of auto, manual", value);
     }
     return refuse(why, -EINVAL, "unknown option \"%s\"", option);
 }

@@ -129,8 +129,8 @@ ssize_t control_get(struct control *control, uint64_t id, const char *xattr, cha
 }
 
 /* Is there room? Thin needs what is allocated, thick the size. */
-static int check_space(struct datastore *target, const struct stat *st, const struct job_request *request,
-    struct sentence *why)
+static int check_space(
+    struct datastore *target, const struct stat *st, const struct job_request *request, struct sentence *why)
 {
     struct statvfs fs;
     uint64_t allocated = (uint64_t)st->st_blocks * 512, size = (uint64_t)st->st_size;
@@ -147,8 +147,8 @@ static int check_space(struct datastore *target, const struct stat *st, const st
 }
 
 /* Every refusal that can be known before the job starts. */
-static int check_migrate(struct control *control, const struct node *node, const struct job_request *request,
-    struct sentence *why)
+static int check_migrate(
+    struct control *control, const struct node *node, const struct job_request *request, struct sentence *why)
 {
     struct datastore *target = catalog_datastore(control->catalog, request->target);
     char path[PATH_MAX];
@@ -181,8 +181,8 @@ static int check_migrate(struct control *control, const struct node *node, const
 }
 
 /* Makes the record and the job and hands it to the board. */
-static int add_job(struct control *control, const struct job_request *request, struct job_record *record,
-    const struct origin *origin)
+static int add_job(
+    struct control *control, const struct job_request *request, struct job_record *record, const struct origin *origin)
 {
     struct job *job = NULL;
     int error = record->id ? 0 : jobs_put(control->catalog, record, origin);

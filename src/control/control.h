@@ -1,4 +1,5 @@
-/* control: the control surface of the design (7) as names and values; xattrs are its first door. Knows jobs, not FUSE. */
+/* control: the control surface of the design (7) as names and values; xattrs are its first door. Knows jobs, not FUSE.
+ */
 #pragma once
 
 #include <stddef.h>
@@ -12,7 +13,8 @@
 struct control;
 struct disk;
 
-/* How control reaches the disk of a node: opens it if it is not open. Blocks; called on a job's thread. The caller puts it. */
+/* How control reaches the disk of a node: opens it if it is not open. Blocks; called on a job's thread. The caller puts
+ * it. */
 struct control_disks {
     int (*open)(void *argument, uint64_t id, struct disk **out);
     void *argument;
@@ -21,7 +23,8 @@ struct control_disks {
 int control_open(struct control **out, const struct config *config, struct catalog *catalog,
     const struct control_disks *disks, struct reactor **reactors, unsigned reactor_count);
 
-/* Lets the jobs run, those that the records know (a dead worker's start over) first, and tidies up what others left. Blocks. */
+/* Lets the jobs run, those that the records know (a dead worker's start over) first, and tidies up what others left.
+ * Blocks. */
 int control_recover(struct control *control);
 
 /* Stops the jobs where they are; records stay. Blocks. Then frees. */
@@ -30,10 +33,12 @@ void control_close(struct control *control);
 /* "user.svmfs.NAME" is ours? */
 bool control_is_ours(const char *xattr);
 
-/* As getxattr: length or -errno (-ENODATA); size 0 asks for the length. Never blocks on a datastore, but on SQLite: pool or reactor of the control pool. */
+/* As getxattr: length or -errno (-ENODATA); size 0 asks for the length. Never blocks on a datastore, but on SQLite:
+ * pool or reactor of the control pool. */
 ssize_t control_get(struct control *control, uint64_t id, const char *xattr, char *out, size_t size);
 
-/* origin: the request, or NULL; a migrate that a dead worker had recorded is not done again (law 9). As setxattr: 0 or -errno, with the sentence kept for user.svmfs.error. Blocks for the checks, not for the work. On a pool. */
+/* origin: the request, or NULL; a migrate that a dead worker had recorded is not done again (law 9). As setxattr: 0 or
+ * -errno, with the sentence kept for user.svmfs.error. Blocks for the checks, not for the work. On a pool. */
 int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size,
     const struct origin *origin);
 

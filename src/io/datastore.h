@@ -1,6 +1,6 @@
-/* datastore: a named place that holds images. Calls of datastore_ops block: they are made on the datastore's pool or on a
- * job's thread, never on a reactor. Paths are relative to the datastore's root, without a leading slash, "" is the root;
- * no component is "." or "..", symlinks in them are never followed. */
+/* datastore: a named place that holds images. Calls of datastore_ops block: they are made on the datastore's pool or on
+ * a job's thread, never on a reactor. Paths are relative to the datastore's root, without a leading slash, "" is the
+ * root; no component is "." or "..", symlinks in them are never followed. */
 #pragma once
 
 #include <stdbool.h>
@@ -34,8 +34,8 @@ enum attribute_mask {
 struct datastore_ops {
     const char *scheme; /* "local": urls are scheme:rest */
 
-    /* rest: what follows "scheme:". Sets datastore->state. 0 or -errno with a sentence; a datastore that is away is -errno
-     * and may be opened again later. */
+    /* rest: what follows "scheme:". Sets datastore->state. 0 or -errno with a sentence; a datastore that is away is
+     * -errno and may be opened again later. */
     int (*open)(struct datastore *datastore, const char *rest, struct sentence *why);
     void (*close)(struct datastore *datastore);
 
@@ -43,8 +43,8 @@ struct datastore_ops {
     int (*lookup)(struct datastore *datastore, const char *path, struct stat *out);
     int (*list)(struct datastore *datastore, const char *path, datastore_entry *entry, void *argument);
 
-    /* A file, directory, symlink (content is its target), fifo, socket or device node by st->st_mode, with st's mode, owner
-     * (and st_rdev); -EEXIST when the name is taken. */
+    /* A file, directory, symlink (content is its target), fifo, socket or device node by st->st_mode, with st's mode,
+     * owner (and st_rdev); -EEXIST when the name is taken. */
     int (*create)(struct datastore *datastore, const char *path, const struct stat *st, const char *content);
     /* replace: over an existing file, at once; else -EEXIST. */
     int (*rename)(struct datastore *datastore, const char *from, const char *to, bool replace);
@@ -55,8 +55,8 @@ struct datastore_ops {
 
     /* As lgetxattr(2) and friends; user.* only. Return length or -errno. */
     ssize_t (*get_xattr)(struct datastore *datastore, const char *path, const char *name, void *value, size_t size);
-    int (*set_xattr)(struct datastore *datastore, const char *path, const char *name, const void *value, size_t size,
-        int flags);
+    int (*set_xattr)(
+        struct datastore *datastore, const char *path, const char *name, const void *value, size_t size, int flags);
     ssize_t (*list_xattr)(struct datastore *datastore, const char *path, char *out, size_t size);
     int (*remove_xattr)(struct datastore *datastore, const char *path, const char *name);
 
@@ -89,8 +89,8 @@ struct datastore {
     _Atomic bool away; /* open failed and was not done again yet */
 };
 
-/* Makes the object and its pool and finds the backend by the URL's scheme among backends (NULL-terminated array); does not
- * open it. 0, or -errno with a sentence (-EINVAL unknown scheme). */
+/* Makes the object and its pool and finds the backend by the URL's scheme among backends (NULL-terminated array); does
+ * not open it. 0, or -errno with a sentence (-EINVAL unknown scheme). */
 int datastore_new(struct datastore **out, const struct datastore_options *options,
     const struct datastore_ops *const *backends, struct sentence *why);
 

@@ -1,13 +1,14 @@
 /* A request's way (all on the reactor that submitted it):
  *
- *   submit → region lock (reads only while a mirror is there) → routed → sent to one leg or two → judged by route_verdict
- *   → answered → every leg has ended → released
+ *   submit → region lock (reads only while a mirror is there) → routed → sent to one leg or two → judged by
+ * route_verdict → answered → every leg has ended → released
  *
- * Failure modes. A leg that does not answer: past the datastore's timeout the request is answered -EIO, but it keeps its lock
- * and its memory until the leg ends: it is a ghost, and what overlaps waits for it (law 6). A target that does not answer
- * within target-timeout is dropped as a whole, and never used again (a retry makes a new partial image, which a late write
- * to the old one cannot reach): so the lock goes at once, the memory when the leg ends (law 7). While a commit's outcome is
- * unknown nothing is dropped: a request whose legs disagree is parked until it is known (law 1).
+ * Failure modes. A leg that does not answer: past the datastore's timeout the request is answered -EIO, but it keeps
+ * its lock and its memory until the leg ends: it is a ghost, and what overlaps waits for it (law 6). A target that does
+ * not answer within target-timeout is dropped as a whole, and never used again (a retry makes a new partial image,
+ * which a late write to the old one cannot reach): so the lock goes at once, the memory when the leg ends (law 7).
+ * While a commit's outcome is unknown nothing is dropped: a request whose legs disagree is parked until it is known
+ * (law 1).
  *
  * What it does not do: it knows no job, it does not retry, it does not split requests. */
 #include "io/disk.h"
@@ -196,7 +197,8 @@ static void send_leg(struct disk_io *io, enum leg which, struct image *image)
     image_submit(image, leg);
 }
 
-/* The lock is held. RESIZE goes to the truth first and to the target when that went well; the others to both at once. */
+/* The lock is held. RESIZE goes to the truth first and to the target when that went well; the others to both at once.
+ */
 static void send(struct disk_io *io)
 {
     struct disk *disk = io->disk;
@@ -291,8 +293,8 @@ static void conclude(struct disk_io *io, enum verdict verdict)
     take_result(io, leg);
     if (io->to & LEG_TARGET && io->verb == VERB_WRITE && io->legs[1].result == 0)
         mirror_count_written(io->mirror, extent_length(io->extent));
-    /* What is still pending is a leg that does not count any more: the dropped target, the source after the flip. Neither can reach an
-     * image that this disk will ever use, so the lock need not wait for it. */
+    /* What is still pending is a leg that does not count any more: the dropped target, the source after the flip.
+     * Neither can reach an image that this disk will ever use, so the lock need not wait for it. */
     unlock(io);
     if (io->mirror)
         atomic_fetch_sub(&io->disk->mirrored, 1);
@@ -353,7 +355,8 @@ static void expire_target(struct disk_io *io, uint64_t now)
 /* A task's turn may grant the lock just now: then the request goes on and is a ghost already. */
 static void expire_request(struct disk_io *io)
 {
-    log_warning("disk %llu on datastore %s: %s of %llu bytes at offset %llu was not answered within %llu ms; the guest gets EIO",
+    log_warning("disk %llu on datastore %s: %s of %llu bytes at offset %llu was not answered within %llu ms; the guest "
+                "gets EIO",
         (unsigned long long)io->disk->id, disk_datastore(io->disk)->name, verb_name(io->verb),
         (unsigned long long)(io->verb == VERB_FLUSH || io->verb == VERB_RESIZE ? 0 : extent_length(io->extent)),
         (unsigned long long)io->extent.start, (unsigned long long)((clock_now() - io->started) / NS_PER_MS));
@@ -395,7 +398,8 @@ static void fenced(void *argument)
     free(ghost);
 }
 
-/* Called before the first submit, so that the lock is held at once unless ghosts overlap, in which case any of them will do. */
+/* Called before the first submit, so that the lock is held at once unless ghosts overlap, in which case any of them
+ * will do. */
 static void ghost_granted(struct lock_request *request)
 {
     struct ghost *ghost = container_of(request, struct ghost, lock);

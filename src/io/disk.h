@@ -23,8 +23,8 @@ struct disk_io {
     int result;    /* 0 or -errno */
     bool map_data; /* VERB_MAP; extent.end shrinks as for an image */
 
-    /* Both on the reactor that submitted, once each, answered first. answered: the result is known; the guest may be told.
-     * released: no leg refers to the memory of iov or to this structure any more (law 7). */
+    /* Both on the reactor that submitted, once each, answered first. answered: the result is known; the guest may be
+     * told. released: no leg refers to the memory of iov or to this structure any more (law 7). */
     void (*answered)(struct disk_io *io);
     void (*released)(struct disk_io *io);
 
@@ -60,25 +60,28 @@ uint64_t disk_size(struct disk *disk);
 /* From a reactor's thread; never blocks, never calls back from within. Takes a reference of the disk until released. */
 void disk_submit(struct disk *disk, struct disk_io *io);
 
-/* Locks that a dead worker's writes still need (ghosts): held until image_fence of the truth says that they cannot land.
- * Call before the disk's first submit. From a reactor's thread. */
+/* Locks that a dead worker's writes still need (ghosts): held until image_fence of the truth says that they cannot
+ * land. Call before the disk's first submit. From a reactor's thread. */
 void disk_add_ghost(struct disk *disk, struct extent extent);
 
-/* Ends requests whose time is over: the datastore's timeout, or the target's. A timer of each reactor calls it for its own. */
+/* Ends requests whose time is over: the datastore's timeout, or the target's. A timer of each reactor calls it for its
+ * own. */
 void disk_expire(struct reactor *reactor);
 
 /* For migrations. Reactor's thread only, except disk_truth.
  *
- * disk_attach: from now on requests are routed by the mirror; takes a reference. The caller holds the region lock (COPY) from the disk's
- * size to the end, and the target has that size. -EBUSY when a mirror is there. disk_flip: the commit is durable; reads and
- * writes go to the target from now on, nobody waits. disk_detach: the mirror is left behind; after a flip call it only when
- * disk_mirror_idle: until then reads still respect writes that were sent to both. */
+ * disk_attach: from now on requests are routed by the mirror; takes a reference. The caller holds the region lock
+ * (COPY) from the disk's size to the end, and the target has that size. -EBUSY when a mirror is there. disk_flip: the
+ * commit is durable; reads and writes go to the target from now on, nobody waits. disk_detach: the mirror is left
+ * behind; after a flip call it only when disk_mirror_idle: until then reads still respect writes that were sent to
+ * both. */
 int disk_attach(struct disk *disk, struct mirror *mirror);
 void disk_flip(struct disk *disk, struct mirror *mirror);
 void disk_detach(struct disk *disk, struct mirror *mirror);
 bool disk_mirror_idle(struct disk *disk, struct mirror *mirror);
 
-/* The commit's outcome is known: parked requests are judged again. On the reactor that each belongs to: call on every reactor. */
+/* The commit's outcome is known: parked requests are judged again. On the reactor that each belongs to: call on every
+ * reactor. */
 void disk_unpark(struct reactor *reactor);
 
 /* The image that is the truth, with a reference. */

@@ -1,6 +1,6 @@
-/* The checked middle: every io of svmfs passes here on its way to a backend and on its way back. On the way in the contract
- * is asserted and what the backend lacks is emulated; on the way back the size is kept and the owner's done runs as a task
- * of the reactor that submitted, so that no caller is ever re-entered. */
+/* The checked middle: every io of svmfs passes here on its way to a backend and on its way back. On the way in the
+ * contract is asserted and what the backend lacks is emulated; on the way back the size is kept and the owner's done
+ * runs as a task of the reactor that submitted, so that no caller is ever re-entered. */
 #include "io/image.h"
 
 #include <assert.h>
@@ -71,8 +71,8 @@ static void check(const struct image *image, const struct io *io)
     assert(length == extent_length(io->extent) && length <= image->limits.max_transfer);
 }
 
-/* An emulated ZERO or ALLOCATE: the same extent in steps, by WRITE, or by READ and WRITE of the same bytes. The caller holds the
- * region lock, as for every verb. */
+/* An emulated ZERO or ALLOCATE: the same extent in steps, by WRITE, or by READ and WRITE of the same bytes. The caller
+ * holds the region lock, as for every verb. */
 struct emulation {
     struct io inner;
     struct io *outer;
@@ -119,8 +119,11 @@ static void emulate(struct image *image, struct io *io)
     memset(emulation->buffer, 0, STEP);
     emulation->outer = io;
     emulation->rest = extent_intersect(io->extent, (struct extent){0, atomic_load(&image->size)});
-    emulation->inner = (struct io){.verb = VERB_WRITE, .flags = io->flags & IO_DIRECT, .iov = &emulation->iov,
-        .iov_count = 1, .done = emulation_done};
+    emulation->inner = (struct io){.verb = VERB_WRITE,
+        .flags = io->flags & IO_DIRECT,
+        .iov = &emulation->iov,
+        .iov_count = 1,
+        .done = emulation_done};
     emulation_step(emulation);
 }
 

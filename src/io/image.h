@@ -13,17 +13,18 @@ struct image;
 /* Asked once at open. */
 struct image_limits {
     uint32_t block;        /* alignment that IO_DIRECT needs to be honoured, a power of two; others take the slow way */
-    uint32_t max_transfer; /* bytes in one READ or WRITE; submit splits nothing: callers stay below 1 MiB, backends take that */
+    uint32_t max_transfer; /* bytes in one READ or WRITE; submit splits nothing: callers stay below 1 MiB, backends take
+                              that */
     bool can_zero, can_punch, can_allocate, can_map;
 };
 
 struct image_ops {
-    /* Starts io and returns; io_finish(io, result) is called later, once, from any thread, never from within submit. Must
-     * not block: what can block goes to the datastore's pool. */
+    /* Starts io and returns; io_finish(io, result) is called later, once, from any thread, never from within submit.
+     * Must not block: what can block goes to the datastore's pool. */
     void (*submit)(struct image *image, struct io *io);
 
-    /* Proof for law 6: calls fenced(argument) on a thread of its choice once no write that an earlier process sent to this
-     * image, or that this process gave up on, can land any more. */
+    /* Proof for law 6: calls fenced(argument) on a thread of its choice once no write that an earlier process sent to
+     * this image, or that this process gave up on, can land any more. */
     void (*fence)(struct image *image, void (*fenced)(void *argument), void *argument);
 
     /* No io is in flight. May block; called from the datastore's pool. */

@@ -1,6 +1,6 @@
-/* Requests stand in one list in order of arrival. A request counts its blockers: the earlier ones that overlap and conflict;
- * a release walks the later ones and takes one off each. Cost is linear in the requests in flight on one disk, which the
- * guest's queue depth bounds; a tree would cost more for the depths that occur. */
+/* Requests stand in one list in order of arrival. A request counts its blockers: the earlier ones that overlap and
+ * conflict; a release walks the later ones and takes one off each. Cost is linear in the requests in flight on one
+ * disk, which the guest's queue depth bounds; a tree would cost more for the depths that occur. */
 #include "io/lock.h"
 
 #include <stdlib.h>

@@ -6,7 +6,8 @@
  *   WRITE          no     yes    yes
  *   COPY           no     yes    yes
  *
- * First come, first served among conflicting ones, so nobody starves. A ghost keeps its request held until fenced (law 6). */
+ * First come, first served among conflicting ones, so nobody starves. A ghost keeps its request held until fenced (law
+ * 6). */
 #pragma once
 
 #include <pthread.h>
@@ -36,13 +37,15 @@ struct lock_request {
 
 void region_lock_init(struct region_lock *lock, uint64_t block);
 
-/* True: held now, granted is not called. False: granted is called later, once. From a reactor's thread. Never blocks. */
+/* True: held now, granted is not called. False: granted is called later, once. From a reactor's thread. Never blocks.
+ */
 bool region_lock_acquire(struct region_lock *lock, struct lock_request *request);
 
 /* Any thread. What waited for it alone is granted by a task on its own reactor. */
 void region_lock_release(struct region_lock *lock, struct lock_request *request);
 
-/* Gives up waiting: true when it was still waiting: it is out and granted is never called. False: granted, or about to be. Own reactor only. */
+/* Gives up waiting: true when it was still waiting: it is out and granted is never called. False: granted, or about to
+ * be. Own reactor only. */
 bool region_lock_cancel(struct region_lock *lock, struct lock_request *request);
 
 /* Is there a held or waiting WRITE or COPY that overlaps? For tests and progress. */

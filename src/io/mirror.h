@@ -1,11 +1,11 @@
-/* mirror: the second leg of a disk while it moves, with the bookkeeping of what has been copied. A job makes it, attaches it
- * to the disk and hands it two hooks; the disk asks it where requests go. Any thread; nothing blocks.
+/* mirror: the second leg of a disk while it moves, with the bookkeeping of what has been copied. A job makes it,
+ * attaches it to the disk and hands it two hooks; the disk asks it where requests go. Any thread; nothing blocks.
  *
  * Invariants (design, laws 1, 3, 4, 5, 13):
- *  1. routed(r) is set only under the region lock of r, when target and source agree there; cleared only by a source leg that
- *     failed while the target's did not (the legs differ).
- *  2. touched(r): this mirror's job or a guest's write through it has written the target's region r: a hole of the source must
- *     then be zeroed there, not skipped.
+ *  1. routed(r) is set only under the region lock of r, when target and source agree there; cleared only by a source
+ * leg that failed while the target's did not (the legs differ).
+ *  2. touched(r): this mirror's job or a guest's write through it has written the target's region r: a hole of the
+ * source must then be zeroed there, not skipped.
  *  3. The phase moves ATTACHED → COMMITTING → FLIPPED, COMMITTING → ATTACHED, ATTACHED → DROPPED, and no other way. */
 #pragma once
 
@@ -16,7 +16,8 @@ struct mirror;
 struct disk;
 
 struct mirror_hooks {
-    /* Law 2, for the journal: makes the extent's regions marked, or returns false and calls disk_marked(io) later. NULL: none. */
+    /* Law 2, for the journal: makes the extent's regions marked, or returns false and calls disk_marked(io) later.
+     * NULL: none. */
     bool (*mark)(void *job, struct extent extent, void *io);
     /* The target was dropped: once, from any thread, under the mirror's lock:
      * notes it and wakes the job's thread, calls nothing of the mirror. */
@@ -33,8 +34,9 @@ struct image *mirror_target(const struct mirror *mirror);
 uint64_t mirror_target_timeout(const struct mirror *mirror);
 enum mirror_phase mirror_phase(struct mirror *mirror);
 
-/* A request on extent is about to be sent, its region lock held: grows the bookkeeping to extent.end (regions wholly past the
- * old size are empty on both legs: routed at once), notes touched where it will go to both. Returns its legs. */
+/* A request on extent is about to be sent, its region lock held: grows the bookkeeping to extent.end (regions wholly
+ * past the old size are empty on both legs: routed at once), notes touched where it will go to both. Returns its legs.
+ */
 unsigned mirror_route(struct mirror *mirror, enum verb verb, struct extent extent);
 
 /* Copier's side. region_lock of the regions is held. */

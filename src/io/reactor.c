@@ -1,6 +1,6 @@
-/* A turn of the loop: tasks, batch hooks, sleep in epoll, sources, timers. A task or a hook that queues further tasks keeps
- * the loop from sleeping. Posting from the reactor's own thread costs no system call; from another thread one eventfd write,
- * and only when the reactor sleeps. */
+/* A turn of the loop: tasks, batch hooks, sleep in epoll, sources, timers. A task or a hook that queues further tasks
+ * keeps the loop from sleeping. Posting from the reactor's own thread costs no system call; from another thread one
+ * eventfd write, and only when the reactor sleeps. */
 #include "io/reactor.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* Reactor: one thread with an epoll set, timers and a queue of tasks. What runs on it never blocks; waiting is a
- * continuation. Sources, timers and batch hooks belong to the reactor's own thread; tasks may be posted from anywhere. */
+ * continuation. Sources, timers and batch hooks belong to the reactor's own thread; tasks may be posted from anywhere.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -17,8 +18,8 @@ struct task {
     void (*run)(struct task *task);
 };
 
-/* A descriptor in the epoll set (level triggered). Its memory stays until the turn in which it was removed is over (free it
- * in a task posted after the removal). */
+/* A descriptor in the epoll set (level triggered). Its memory stays until the turn in which it was removed is over
+ * (free it in a task posted after the removal). */
 struct source {
     int fd;
     void (*ready)(struct source *source, uint32_t events);
@@ -39,7 +40,8 @@ struct batch_hook {
 /* Starts the thread. Returns 0 or -errno. Any thread. */
 int reactor_start(struct reactor **reactor, unsigned index);
 
-/* Asks the thread to end after the tasks that are queued, waits for it, frees. Never from a reactor's thread. NULL is fine. */
+/* Asks the thread to end after the tasks that are queued, waits for it, frees. Never from a reactor's thread. NULL is
+ * fine. */
 void reactor_stop(struct reactor *reactor);
 
 /* The reactor whose thread this is, NULL on other threads. */

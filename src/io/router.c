@@ -27,8 +27,7 @@ unsigned route(enum verb verb, enum mirror_phase phase, bool routed)
     abort();
 }
 
-enum verdict route_verdict(
-    enum mirror_phase phase, unsigned to, unsigned pending, int source_result, int target_result)
+enum verdict route_verdict(enum mirror_phase phase, unsigned to, unsigned pending, int source_result, int target_result)
 {
     bool source_open = pending & LEG_SOURCE, target_open = pending & LEG_TARGET;
     if (!(to & LEG_TARGET))

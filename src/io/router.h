@@ -27,6 +27,7 @@ enum verdict {
     VERDICT_PARK,   /* the legs disagree while the commit is unknown: wait for its outcome */
 };
 
-/* What becomes of a request that was sent to `to`, of which `pending` have not answered, with the results of those that have. */
+/* What becomes of a request that was sent to `to`, of which `pending` have not answered, with the results of those that
+ * have. */
 enum verdict route_verdict(
     enum mirror_phase phase, unsigned to, unsigned pending, int source_result, int target_result);

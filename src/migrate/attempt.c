@@ -1,5 +1,6 @@
-/* One attempt of a job: make a fresh partial on the target, attach it to the disk, copy, and switch over. Whatever goes wrong
- * before the commit leaves the disk as it was: the mirror is dropped and detached, the copier stopped, the partial removed. */
+/* One attempt of a job: make a fresh partial on the target, attach it to the disk, copy, and switch over. Whatever goes
+ * wrong before the commit leaves the disk as it was: the mirror is dropped and detached, the copier stopped, the
+ * partial removed. */
 #include <errno.h>
 #include <string.h>
 
@@ -44,7 +45,8 @@ static void source_failed(void *argument, uint64_t offset, int error)
 
 static int target_failed(struct job *job, const char *what, int error)
 {
-    return job_fail(job, -EAGAIN, "%s of the target on datastore %s: %s", what, job_target(job)->name, error_text(error));
+    return job_fail(
+        job, -EAGAIN, "%s of the target on datastore %s: %s", what, job_target(job)->name, error_text(error));
 }
 
 static bool wants_thick(struct job *job, uint64_t size)
@@ -119,8 +121,8 @@ static int open_legs(struct job *job)
     job->total = disk_size(job->disk);
     job->copying_since = clock_now();
     job->copied = job->diverged = job->source_failed = false;
-    struct copier_options options = {job->disk, mirror, job->reactor, job->services.window, job->rate, copied,
-        source_failed, job};
+    struct copier_options options = {
+        job->disk, mirror, job->reactor, job->services.window, job->rate, copied, source_failed, job};
     pthread_mutex_unlock(&job->mutex);
     if (error == 0 && (error = copier_start(&copier, &options)) < 0)
         return job_fail(job, error, "no memory for the copies in flight");

@@ -4,10 +4,10 @@
 #include "io/disk.h"
 #include "io/mirror.h"
 
-/* Sends it on the reactor and waits. 0 or -errno; -ETIMEDOUT: it was left behind and holds its reference of the image until it
- * ends. Never from a reactor's thread. */
+/* Sends it on the reactor and waits. 0 or -errno; -ETIMEDOUT: it was left behind and holds its reference of the image
+ * until it ends. Never from a reactor's thread. */
 int await_io(struct reactor *reactor, struct image *image, enum verb verb, struct extent extent, uint64_t timeout_ns);
 
-/* Attaches the mirror while nothing that could change the disk's size is in flight. -EAGAIN: the size is not the target's (any more);
- * -EBUSY: a mirror is there; -ETIMEDOUT. */
+/* Attaches the mirror while nothing that could change the disk's size is in flight. -EAGAIN: the size is not the
+ * target's (any more); -EBUSY: a mirror is there; -ETIMEDOUT. */
 int await_attach(struct reactor *reactor, struct disk *disk, struct mirror *mirror, uint64_t timeout_ns);

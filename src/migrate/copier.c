@@ -1,17 +1,19 @@
-/* A unit copies one region: lock (COPY) → read the source → write what is not zero to the target → routed → unlock. While it
- * runs a guest's write to that region waits for it alone; reads never wait. A window of units is in flight.
+/* A unit copies one region: lock (COPY) → read the source → write what is not zero to the target → routed → unlock.
+ * While it runs a guest's write to that region waits for it alone; reads never wait. A window of units is in flight.
  *
- * Holes: the scout asks the source, without a lock, how far the present run of data or hole goes. Of data it is only a hint
- * that saves questions: reading a hole does no harm. A run of hole becomes one unit over many regions, which asks again under
- * its lock before it believes it (law 4), so that an empty terabyte costs one question. Zeroes that were read are not written
- * either, by pages. Where the target's region has been written through this mirror already (touched), they are zeroed there.
+ * Holes: the scout asks the source, without a lock, how far the present run of data or hole goes. Of data it is only a
+ * hint that saves questions: reading a hole does no harm. A run of hole becomes one unit over many regions, which asks
+ * again under its lock before it believes it (law 4), so that an empty terabyte costs one question. Zeroes that were
+ * read are not written either, by pages. Where the target's region has been written through this mirror already
+ * (touched), they are zeroed there.
  *
- * Passes: after the last region the sweep begins again at the first that is not routed: those that the guest's writes made
- * dirty because the source failed there, and holes that were none. Writes to routed regions never add to it, so it ends.
+ * Passes: after the last region the sweep begins again at the first that is not routed: those that the guest's writes
+ * made dirty because the source failed there, and holes that were none. Writes to routed regions never add to it, so it
+ * ends.
  *
- * Failure modes: a source that cannot be read is asked again a few times, then page by page to name the offset, then the job
- * is told. A target that fails or hangs is dropped, which the job hears through the mirror. Stop lets go of all locks at
- * once: a write still in flight can only reach an image that nobody will use. */
+ * Failure modes: a source that cannot be read is asked again a few times, then page by page to name the offset, then
+ * the job is told. A target that fails or hangs is dropped, which the job hears through the mirror. Stop lets go of all
+ * locks at once: a write still in flight can only reach an image that nobody will use. */
 #include "migrate/copier.h"
 
 #include <assert.h>
@@ -109,7 +111,8 @@ static void unit_io_done(struct io *io)
     unit_next(container_of(io, struct unit, io));
 }
 
-static void unit_send(struct unit *unit, enum unit_state state, struct image *image, enum verb verb, struct extent extent)
+static void unit_send(
+    struct unit *unit, enum unit_state state, struct image *image, enum verb verb, struct extent extent)
 {
     unit->state = state;
     unit->since = clock_now();
@@ -327,7 +330,8 @@ static void scout(struct copier *copier, struct extent extent)
     image_submit(copier->source, &copier->scout);
 }
 
-/* All is routed; the target's end may still be short of a last hole. Under the lock of the tail the sizes are made equal. */
+/* All is routed; the target's end may still be short of a last hole. Under the lock of the tail the sizes are made
+ * equal. */
 static void finish_end(struct copier *copier, int result)
 {
     if (copier->tail_locked)

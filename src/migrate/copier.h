@@ -13,8 +13,8 @@ struct copier_options {
     struct reactor *reactor;
     unsigned window; /* regions in flight */
     uint64_t rate;   /* bytes a second, 0: none */
-    /* On the reactor, must not block. done: all regions are routed and the target has the disk's size. failed: the source cannot be
-     * read at offset (the target's failures go to the mirror's diverged). */
+    /* On the reactor, must not block. done: all regions are routed and the target has the disk's size. failed: the
+     * source cannot be read at offset (the target's failures go to the mirror's diverged). */
     void (*done)(void *job);
     void (*failed)(void *job, uint64_t offset, int error);
     void *job;
@@ -35,6 +35,7 @@ void copier_set_rate(struct copier *copier, uint64_t rate);
 void copier_kick(struct copier *copier);
 struct copier_progress copier_progress(struct copier *copier);
 
-/* After it returns no callback is called and no region lock is held; what still hangs in a leg keeps its memory alone until
- * it ends. The mirror must be dropped, flipped or without regions left: what is in flight to the target does not count any more. */
+/* After it returns no callback is called and no region lock is held; what still hangs in a leg keeps its memory alone
+ * until it ends. The mirror must be dropped, flipped or without regions left: what is in flight to the target does not
+ * count any more. */
 void copier_stop(struct copier *copier);

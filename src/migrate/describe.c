@@ -10,11 +10,14 @@ struct figures {
     uint64_t done, total, copied, skipped, mirrored, elapsed_ns, copying_ns;
 };
 
-/* Under the job's mutex, so that the copier stays. The mirror's lock is not taken under it (its hooks take the other order). */
+/* Under the job's mutex, so that the copier stays. The mirror's lock is not taken under it (its hooks take the other
+ * order). */
 static void measure(struct job *job, struct figures *out)
 {
     struct copier_progress progress = job->copier ? copier_progress(job->copier) : job->copied_total;
-    *out = (struct figures){.total = job->total, .copied = progress.copied, .skipped = progress.skipped,
+    *out = (struct figures){.total = job->total,
+        .copied = progress.copied,
+        .skipped = progress.skipped,
         .mirrored = job->mirror ? mirror_written(job->mirror) : job->mirrored_total};
     uint64_t now = job->ended || job->took_ns ? job->started + job->took_ns : clock_now();
     out->elapsed_ns = job->started ? now - job->started : 0;

@@ -61,8 +61,8 @@ void job_title(struct job *job, char *out, size_t size);
 struct datastore *job_source(struct job *job);
 struct datastore *job_target(struct job *job);
 
-/* One attempt: a fresh partial to the end. 0 done; -ECANCELED; -ESHUTDOWN suspended; -EAGAIN the target failed (a new attempt may be
- * made); other -errno: failed for good. With the sentence noted. */
+/* One attempt: a fresh partial to the end. 0 done; -ECANCELED; -ESHUTDOWN suspended; -EAGAIN the target failed (a new
+ * attempt may be made); other -errno: failed for good. With the sentence noted. */
 int job_attempt(struct job *job);
 /* All is routed: commit and flip. As job_attempt; 1: regions became dirty, copy on. */
 int job_switch(struct job *job);

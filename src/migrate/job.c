@@ -65,8 +65,8 @@ void job_move(struct job *job, enum job_state to)
     job->state = to;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->mutex);
-    log_info("job %llu, %s: %s -> %s", (unsigned long long)job->record.id, title, job_state_name(from),
-        job_state_name(to));
+    log_info(
+        "job %llu, %s: %s -> %s", (unsigned long long)job->record.id, title, job_state_name(from), job_state_name(to));
 }
 
 int job_fail(struct job *job, int error, const char *format, ...)

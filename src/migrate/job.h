@@ -1,5 +1,5 @@
-/* job: one migration of one disk, from the command to its end. Runs on a thread of its own (control path: it may block);
- * everything about bytes is done on a reactor by the disk, the mirror and the copier.
+/* job: one migration of one disk, from the command to its end. Runs on a thread of its own (control path: it may
+ * block); everything about bytes is done on a reactor by the disk, the mirror and the copier.
  *
  *   QUEUED → OPENING → COPYING → MIRRORED → SWITCHING → DONE
  *   COPYING/MIRRORED → PAUSED → COPYING        any state before the commit → CANCELLED | FAILED */

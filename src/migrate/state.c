@@ -16,8 +16,8 @@ static const char *const names[JOB_STATES] = {
 #define TO(state) (1u << (state))
 #define TO_END    (TO(JOB_CANCELLED) | TO(JOB_FAILED))
 
-/* QUEUED → SWITCHING: the record of a dead worker says that it is committed. PAUSED → OPENING: the target was given up, and a new partial is made. SWITCHING → COPYING: the commit is known not to have
- * happened and regions became dirty. */
+/* QUEUED → SWITCHING: the record of a dead worker says that it is committed. PAUSED → OPENING: the target was given up,
+ * and a new partial is made. SWITCHING → COPYING: the commit is known not to have happened and regions became dirty. */
 static const unsigned moves[JOB_STATES] = {
     [JOB_QUEUED] = TO(JOB_OPENING) | TO(JOB_SWITCHING) | TO_END,
     [JOB_OPENING] = TO(JOB_COPYING) | TO(JOB_PAUSED) | TO_END,

@@ -3,9 +3,9 @@
  *   its attributes are copied · the target is flushed, attributes and all · COMMITTING: only both legs' word counts ·
  *   the commit record is durable · flip: reads and writes go to the target
  *
- * and after it, each durable before the next: the partial gets its name, the source is removed, the record is dropped. A
- * commit whose outcome is unknown is repeated by a new transaction while both legs go on (law 1); a death in between is
- * decided by the record that the next worker finds. */
+ * and after it, each durable before the next: the partial gets its name, the source is removed, the record is dropped.
+ * A commit whose outcome is unknown is repeated by a new transaction while both legs go on (law 1); a death in between
+ * is decided by the record that the next worker finds. */
 #include <errno.h>
 
 #include "base/clock.h"
@@ -27,7 +27,8 @@ static int prepare(struct job *job)
     event("switch-flush"); /* last, and whole: it makes the attributes durable too */
     error = await_io(job->reactor, target, VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
     if (error < 0)
-        return job_fail(job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
+        return job_fail(
+            job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
     return 0;
 }
 
@@ -83,8 +84,9 @@ void job_complete(struct job *job)
     struct sentence why = {""};
     int error = jobs_complete(job->services.catalog, &job->record, &why);
     if (error < 0) {
-        job_fail(job, error, "the disk is on datastore %s, but what is left on datastore %s could not be tidied up: %s; it is "
-                             "done at the next mount",
+        job_fail(job, error,
+            "the disk is on datastore %s, but what is left on datastore %s could not be tidied up: %s; it is "
+            "done at the next mount",
             job_target(job)->name, job_source(job)->name, why.text[0] ? why.text : error_text(error));
         log_warning("%s", job->error.text);
     }

@@ -65,7 +65,7 @@ BEFORE=$(everything)
 for value in "" " " "," ",," ",rate=1M" "b," "b,," " b" "b " $'b\n' "b,rate" "b,rate=" "b,rate=fast" "b,rate=-1" "b,rate=1e3" \
     "b,rate=99999999999999999999999" "b,rate=1M,rate=2M,x" "b,nosuch=1" "b,nosuch" "b,switchover=sometimes" "b,switchover" \
     "b,format=qcow2" "b,format=" "b;rate=1M" "../b" "/b" "b/.." "local:/tmp" "%s%s%n" "b,verify=maybe" "b,keep=never"; do
-    refused "garbage '$value'" "$INVALID|No such device|Operation not supported" "$DISK" migrate "$value"
+    refused "garbage $(printf %q "$value")" "$INVALID|No such device|Operation not supported" "$DISK" migrate "$value"
 done
 refused "a target name of almost 64 KiB" "$INVALID|No such device|File name too long|Argument list too long" "$DISK" migrate \
     "$(head -c 65000 /dev/zero | tr '\0' x)"

@@ -1,7 +1,7 @@
-/* moves: modelled guests on one disk while jobs move it to and fro, pause, are cancelled, throttled and fail at random. The whole
- * of svmfs but FUSE: catalog, control surface, jobs, mirror, disk, on memory datastores wrapped so that two overlapping
- * requests in flight on one image that both change bytes are counted as a bug of the layer above. A plain main, for
- * ThreadSanitizer. Usage: moves [SECONDS [SEED]]. */
+/* moves: modelled guests on one disk while jobs move it to and fro, pause, are cancelled, throttled and fail at random.
+ * The whole of svmfs but FUSE: catalog, control surface, jobs, mirror, disk, on memory datastores wrapped so that two
+ * overlapping requests in flight on one image that both change bytes are counted as a bug of the layer above. A plain
+ * main, for ThreadSanitizer. Usage: moves [SECONDS [SEED]]. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -73,12 +73,16 @@ static void submit(struct task *task)
     disk_submit(waited->disk, &waited->io);
 }
 
-static int disk_call(struct world *world, unsigned reactor, enum verb verb, unsigned flags, struct extent extent, void *buffer)
+static int disk_call(
+    struct world *world, unsigned reactor, enum verb verb, unsigned flags, struct extent extent, void *buffer)
 {
     struct iovec iov = {buffer, extent_length(extent)};
-    struct waited waited = {.disk = world->disk, .task.run = submit, .mutex = PTHREAD_MUTEX_INITIALIZER,
+    struct waited waited = {.disk = world->disk,
+        .task.run = submit,
+        .mutex = PTHREAD_MUTEX_INITIALIZER,
         .changed = PTHREAD_COND_INITIALIZER};
-    waited.io = (struct disk_io){.verb = verb, .flags = flags, .extent = extent, .answered = answered, .released = released};
+    waited.io = (struct disk_io){
+        .verb = verb, .flags = flags, .extent = extent, .answered = answered, .released = released};
     if (verb == VERB_READ || verb == VERB_WRITE) {
         waited.io.iov = &iov;
         waited.io.iov_count = 1;
@@ -150,7 +154,8 @@ static void guest_read(struct guest *guest, struct history_read *read)
         if (error < 0)
             atomic_fetch_add(&world->errors, 1);
         torn = false;
-        atomic_fetch_add(&world->wrong, history_read_end(world->history, read, error < 0 ? NULL : guest->buffer, &torn));
+        atomic_fetch_add(
+            &world->wrong, history_read_end(world->history, read, error < 0 ? NULL : guest->buffer, &torn));
         if (again)
             history_quiet_end(world->history);
     }
@@ -208,7 +213,7 @@ struct tally {
 };
 
 /* One job, steered at random until it has ended. */
-static void one_job(struct guest *operator, struct tally *tally)
+static void one_job(struct guest *operator, struct tally * tally)
 {
     struct world *world = operator->world;
     char where[64], command[128], line[512] = "";
@@ -232,7 +237,8 @@ static void one_job(struct guest *operator, struct tally *tally)
         if (strncmp(line, "state=done", 10) == 0 || strncmp(line, "state=cancelled", 15) == 0 ||
             strncmp(line, "state=failed", 12) == 0)
             break;
-        static const char *const verbs[] = {"pause", "resume", "resume", "resume", "switchover", "switchover", "switchover"};
+        static const char *const verbs[] = {
+            "pause", "resume", "resume", "resume", "switchover", "switchover", "switchover"};
         unsigned verb = roll(operator, 60);
         if (verb == 0 || clock_now() > world->until)
             set(world, "control", "cancel");
@@ -271,8 +277,11 @@ static void make(struct world *world, const char *directory)
     for (unsigned i = 0; i < 2; i++) {
         snprintf(world->faults[i], sizeof(world->faults[i]), "%s/faults-%u", directory, i);
         write_rules(world, i, "");
-        struct datastore_options options = {.name = i ? "b" : "a", .url = "fault:memory:", .timeout_ns = 30 * NS_PER_S,
-            .threads = 4, .faults = world->faults[i]};
+        struct datastore_options options = {.name = i ? "b" : "a",
+            .url = "fault:memory:",
+            .timeout_ns = 30 * NS_PER_S,
+            .threads = 4,
+            .faults = world->faults[i]};
         must(datastore_new(&world->datastores[i], &options, backends, &why), "datastore");
         must(datastore_open(world->datastores[i], &why), "open");
     }
@@ -326,7 +335,8 @@ static void check_all(struct world *world, struct guest *guest)
         bool torn = false;
         history_read_begin(world->history, &read);
         int error = disk_call(world, 0, VERB_READ, IO_DIRECT, (struct extent){at, at + LARGEST}, guest->buffer);
-        atomic_fetch_add(&world->wrong, history_read_end(world->history, &read, error < 0 ? NULL : guest->buffer, &torn));
+        atomic_fetch_add(
+            &world->wrong, history_read_end(world->history, &read, error < 0 ? NULL : guest->buffer, &torn));
     }
     history_read_free(&read);
 }
@@ -346,7 +356,7 @@ int main(int argc, char **argv)
     start_guests(&world, guests);
     struct guest operator= {.world = &world, .random = (unsigned)world.seed};
     while (clock_now() < world.until)
-        one_job(&operator, &tally);
+        one_job(&operator, & tally);
     for (unsigned i = 0; i < GUESTS; i++)
         pthread_join(guests[i].thread, NULL);
     check_all(&world, &guests[0]);
@@ -355,9 +365,10 @@ int main(int argc, char **argv)
     end(&world);
     snprintf(command, sizeof(command), "rm -rf %s", directory);
     int cleaned = system(command);
-    printf("seed %llu: %u requests, %u jobs: %u moved, %u cancelled, %u failed; %u wrong blocks, %u errors (%u excused), %u overlaps\n",
-        (unsigned long long)world.seed, world.done, tally.started, tally.moved, tally.cancelled, tally.failed, world.wrong,
-        world.errors, tally.excused, backend_fault_overlaps());
+    printf("seed %llu: %u requests, %u jobs: %u moved, %u cancelled, %u failed; %u wrong blocks, %u errors (%u "
+           "excused), %u overlaps\n",
+        (unsigned long long)world.seed, world.done, tally.started, tally.moved, tally.cancelled, tally.failed,
+        world.wrong, world.errors, tally.excused, backend_fault_overlaps());
     bool good = world.wrong == 0 && world.errors <= tally.excused && backend_fault_overlaps() == 0 && tally.moved > 0;
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return good && cleaned == 0 ? 0 : 1;

@@ -107,8 +107,12 @@ static void ask(struct asked *asked, enum verb verb, uint64_t start, uint64_t en
 {
     memset(asked, 0, sizeof(*asked));
     asked->iov = (struct iovec){memory, verb == VERB_READ || verb == VERB_WRITE ? end - start : 0};
-    asked->io = (struct disk_io){.verb = verb, .extent = {start, end}, .iov = &asked->iov, .iov_count = 1,
-        .answered = answered, .released = released};
+    asked->io = (struct disk_io){.verb = verb,
+        .extent = {start, end},
+        .iov = &asked->iov,
+        .iov_count = 1,
+        .answered = answered,
+        .released = released};
     reactor_call(reactor, submit_here, asked);
 }
 

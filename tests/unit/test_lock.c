@@ -122,7 +122,8 @@ Test(lock, cancel_lets_the_next_one_in)
     cr_expect(!region_lock_busy(&lock, (struct extent){0, UINT64_MAX}));
 }
 
-/* No lost wake-up: many requests from two reactors over few blocks, each held for a moment; all are granted, never two at once. */
+/* No lost wake-up: many requests from two reactors over few blocks, each held for a moment; all are granted, never two
+ * at once. */
 enum { STORM = 400, BLOCKS = 8 };
 
 struct stormer {
@@ -157,8 +158,9 @@ static void storm_here(void *argument)
     for (int i = 0; i < STORM; i++) {
         uint64_t start = (uint64_t)(i * 7 % BLOCKS), length = 1 + (uint64_t)(i % 3);
         uint64_t end = start + length < BLOCKS ? start + length : BLOCKS;
-        stormers[i].request = (struct lock_request){
-            .mode = i % 5 ? LOCK_MODE_WRITE : LOCK_MODE_COPY, .extent = {start * 4096, end * 4096}, .granted = storm_enter};
+        stormers[i].request = (struct lock_request){.mode = i % 5 ? LOCK_MODE_WRITE : LOCK_MODE_COPY,
+            .extent = {start * 4096, end * 4096},
+            .granted = storm_enter};
         if (region_lock_acquire(&lock, &stormers[i].request))
             storm_enter(&stormers[i].request);
     }
