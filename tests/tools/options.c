@@ -90,29 +90,47 @@ static const struct option LONG[] = {
     {0},
 };
 
+/* Options without a value. */
+static bool set_flag(struct options *options, int letter)
+{
+    switch (letter) {
+    case 'k':
+        options->keep = true;
+        return true;
+    case 'i':
+        options->fill = true;
+        return true;
+    case 'd':
+        options->direct = true;
+        return true;
+    case 'm':
+        options->map = true;
+        return true;
+    case 'o':
+        options->odd = true;
+        return true;
+    case 'e':
+        options->until_eof = true;
+        return true;
+    case 'E':
+        options->tolerate = true;
+        return true;
+    case 'F':
+        options->no_final = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void set_option(struct options *options, int letter, const char *value)
 {
     switch (letter) {
     case 's':
         options->size = number(value);
         break;
-    case 'k':
-        options->keep = true;
-        break;
-    case 'i':
-        options->fill = true;
-        break;
     case 'r':
         parse_range(options, value);
-        break;
-    case 'd':
-        options->direct = true;
-        break;
-    case 'm':
-        options->map = true;
-        break;
-    case 'o':
-        options->odd = true;
         break;
     case 'a':
         options->align = (unsigned)number(value);
@@ -138,9 +156,6 @@ static void set_option(struct options *options, int letter, const char *value)
     case 'x':
         options->largest = (unsigned)number(value);
         break;
-    case 'e':
-        options->until_eof = true;
-        break;
     case 'f':
         options->flush_every = (unsigned)number(value);
         break;
@@ -153,9 +168,6 @@ static void set_option(struct options *options, int letter, const char *value)
     case 'q':
         options->status_fd = (int)number(value);
         break;
-    case 'E':
-        options->tolerate = true;
-        break;
     case 'v':
         options->save = value;
         break;
@@ -164,9 +176,6 @@ static void set_option(struct options *options, int letter, const char *value)
         break;
     case 'c':
         options->check = value;
-        break;
-    case 'F':
-        options->no_final = true;
         break;
     case 'h':
         usage(stdout);
@@ -184,7 +193,8 @@ void options_parse(struct options *options, int argc, char **argv)
     options->smallest = BLOCK;
     options->largest = LARGEST;
     while ((letter = getopt_long(argc, argv, "h", LONG, NULL)) != -1)
-        set_option(options, letter, optarg);
+        if (!set_flag(options, letter))
+            set_option(options, letter, optarg);
     bool sizes = options->smallest && options->smallest <= options->largest && options->largest <= LARGEST;
     if (optind != argc - 1 || !sizes || options->align % BLOCK || options->align > 4096 || options->sparse > 99 ||
         (options->direct && options->map)) {
