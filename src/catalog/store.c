@@ -167,6 +167,18 @@ static int open_database(struct store *store, struct sentence *why)
     return 0;
 }
 
+/* A job's record that the last process wrote counts once it is durable (law 1): then what it left is checkpointed with
+ * fsync before anybody reads it. Names need that not: the datastores bear witness; so a worker that follows another
+ * starts without waiting for a disk. */
+static bool has_jobs(struct store *store)
+{
+    sqlite3_stmt *statement = NULL;
+    bool has = sqlite3_prepare_v2(store->database, "SELECT 1 FROM jobs LIMIT 1", -1, &statement, NULL) != SQLITE_OK ||
+               sqlite3_step(statement) != SQLITE_DONE;
+    sqlite3_finalize(statement);
+    return has;
+}
+
 int store_open(struct store **out, const char *directory, struct sentence *why)
 {
     struct store *store = calloc(1, sizeof(*store));
@@ -185,9 +197,7 @@ int store_open(struct store **out, const char *directory, struct sentence *why)
         error = refuse(why, -errno, "the state directory %s cannot be made: %s", directory, error_text(errno));
     if (!error)
         error = open_database(store, why);
-    /* What the last process wrote counts once it is durable (law 1): checkpointed with fsync before anybody reads it.
-     */
-    if (!error &&
+    if (!error && has_jobs(store) &&
         execute(store, "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous=NORMAL") != 0)
         error = refuse(why, -EIO, "the catalog %s cannot be written: %s", store->path, sqlite3_errmsg(store->database));
     if (!error && sqlite3_open_v2(
