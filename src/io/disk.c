@@ -313,8 +313,11 @@ static void judge(struct disk_io *io)
     }
     if (resize_target(io))
         return;
-    enum verdict verdict = route_verdict(io->mirror ? mirror_phase(io->mirror) : MIRROR_NONE, io->to, io->pending,
-        io->legs[0].result, io->legs[1].result);
+    /* A result is looked at only when its leg has ended. */
+    int source = io->pending & LEG_SOURCE ? 0 : io->legs[0].result;
+    int target = io->pending & LEG_TARGET ? 0 : io->legs[1].result;
+    enum mirror_phase phase = io->mirror ? mirror_phase(io->mirror) : MIRROR_NONE;
+    enum verdict verdict = route_verdict(phase, io->to, io->pending, source, target);
     switch (verdict) {
     case VERDICT_WAIT:
         return;
