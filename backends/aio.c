@@ -128,7 +128,7 @@ static struct aio_queue *queue_of(struct aio *aio, struct reactor *reactor)
     return *slot && (*slot)->context ? *slot : NULL;
 }
 
-bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request)
+bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request, uint64_t bytes)
 {
     struct aio_queue *queue = queue_of(aio, reactor);
     if (!queue)
@@ -138,7 +138,7 @@ bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *req
     if (queue->queued == 0)
         reactor_hook(reactor, &queue->hook);
     queue->batch[queue->queued++] = &request->iocb;
-    if (queue->queued == BATCH)
+    if (queue->queued == BATCH || bytes >= AIO_AT_ONCE)
         submit(queue);
     return true;
 }

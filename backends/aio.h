@@ -6,6 +6,7 @@
 
 #include <libaio.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "io/reactor.h"
 
@@ -16,6 +17,9 @@ struct aio_request {
     void (*done)(struct aio_request *request, long result);
 };
 
+#define AIO_AT_ONCE                                                                                                    \
+    65536 /* bytes: from there on a request is submitted at once; the disk works while the reactor copies the next */
+
 struct aio_queue;
 
 struct aio {
@@ -23,7 +27,7 @@ struct aio {
 };
 
 /* From the reactor's thread: queues a request whose iocb is prepared. False: there is no queue to be had here. */
-bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request);
+bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request, uint64_t bytes);
 
 /* Nothing is in flight, and the reactors that used it are stopped or do nothing: their epoll sets lose the eventfds. */
 void aio_close(struct aio *aio);

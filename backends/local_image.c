@@ -26,6 +26,7 @@
 
 #include "backends/fence.h"
 #include "backends/local.h"
+#include "backends/split.h"
 #include "base/cleanup.h"
 
 #define MAX_TRANSFER   (1u << 20)
@@ -330,14 +331,17 @@ static bool ask(struct local_image *image, struct io *io)
     struct local_request *request = request_of(io);
     if (!may_ask(image, io))
         return false;
+    request->aio.done = aio_done;
+    if (extent_length(io->extent) > SPLIT_PIECE)
+        return split_queue(&image->local->aio, io->reactor, &request->aio, image->direct, io->verb == VERB_WRITE,
+            io->iov, io->iov_count, io->extent);
     if (io->verb == VERB_READ)
         io_prep_preadv2(
             &request->aio.iocb, image->direct, io->iov, io->iov_count, (long long)io->extent.start, RWF_NOWAIT);
     else
         io_prep_pwritev2(
             &request->aio.iocb, image->direct, io->iov, io->iov_count, (long long)io->extent.start, RWF_NOWAIT);
-    request->aio.done = aio_done;
-    return aio_queue(&image->local->aio, io->reactor, &request->aio);
+    return aio_queue(&image->local->aio, io->reactor, &request->aio, extent_length(io->extent));
 }
 
 static void submit(struct image *base, struct io *io)
