@@ -12,7 +12,7 @@ bool event_armed;
 static struct {
     char name[64];
     atomic_long left;
-    bool stop;
+    bool stop, hold;
 } crash;
 
 void event_arm(void)
@@ -23,6 +23,7 @@ void event_arm(void)
     if (!text || sscanf(text, "%63[^:]:%ld:%7s", crash.name, &count, how) < 1)
         return;
     crash.stop = strcmp(how, "stop") == 0;
+    crash.hold = strcmp(how, "hold") == 0;
     atomic_store(&crash.left, count);
     event_armed = true;
 }
@@ -31,6 +32,8 @@ void event_passed(const char *name)
 {
     if (strcmp(name, crash.name) != 0 || atomic_fetch_sub(&crash.left, 1) != 1)
         return;
+    while (crash.hold)
+        pause();
     if (crash.stop)
         raise(SIGSTOP);
     else

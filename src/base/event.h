@@ -1,5 +1,6 @@
 /* Named events of the program, at which a crash test may let it die: SVMFS_DIE_AT=NAME:N in the environment ends the
- * process by _exit(99) at the N-th passing of NAME; NAME:N:stop stops it there (SIGSTOP). Costs one load when unset. */
+ * process by _exit(99) at the N-th passing of NAME; NAME:N:stop stops it there (SIGSTOP); with NAME:N:hold the thread
+ * that passes waits there for ever, and the others go on. Costs one load when unset. */
 #pragma once
 
 #include <stdbool.h>

@@ -24,8 +24,9 @@
 #include "base/clock.h"
 #include "io/datastore.h"
 #include "migrate/throttle.h"
+#include "migrate/zeroes.h"
 
-#define PAGE         4096u
+#define PAGE         ZEROES_PAGE
 #define READ_TRIES   3
 #define RETRY_DELAY  (200 * NS_PER_MS)
 #define WATCH_PERIOD (100 * NS_PER_MS)
@@ -49,14 +50,18 @@ struct unit {
     struct timer timer;
 };
 
+struct run {
+    struct extent extent;
+    bool data;
+};
+
 struct copier {
     struct copier_options options;
     struct image *source;
     unsigned busy, references; /* reactor's thread; references: the job's, one a busy unit, the scout, the finisher */
     bool paused, stopped, finished, scouting, finishing, tail_locked;
-    uint64_t cursor; /* region */
-    struct extent known;
-    bool known_data;
+    uint64_t cursor;         /* region */
+    struct run known, ahead; /* the run that units are made of, and the one after it */
     struct throttle throttle;
     struct timer retry, watch;
     struct io scout, resize;
@@ -163,29 +168,6 @@ static void unit_read_failed(struct unit *unit)
     }
 }
 
-static bool all_zero(const uint8_t *bytes, size_t length)
-{
-    if (length < 16)
-        return memcmp(bytes, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", length) == 0;
-    return memcmp(bytes, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16) == 0 && memcmp(bytes, bytes + 16, length - 16) == 0;
-}
-
-/* The next run from position of pages that are all zero, or all not. */
-static uint64_t run_end(const struct unit *unit, bool *zero)
-{
-    uint64_t length = extent_length(unit->extent), end = unit->position;
-    for (bool first = true; end < length; first = false) {
-        uint64_t page = length - end < PAGE ? length - end : PAGE;
-        bool z = all_zero(unit->buffer + end, page);
-        if (first)
-            *zero = z;
-        else if (z != *zero)
-            break;
-        end += page;
-    }
-    return end;
-}
-
 static void unit_write(struct unit *unit)
 {
     struct copier *copier = unit->copier;
@@ -193,7 +175,7 @@ static void unit_write(struct unit *unit)
     uint64_t length = extent_length(unit->extent);
     while (unit->position < length) {
         bool zero = false;
-        uint64_t end = run_end(unit, &zero);
+        uint64_t end = zeroes_run(unit->buffer, unit->position, length, &zero);
         struct extent extent = {unit->extent.start + unit->position, unit->extent.start + end};
         uint64_t bytes = end - unit->position;
         unit->position = end;
@@ -243,7 +225,7 @@ static void unit_was_mapped(struct unit *unit)
         return;
     }
     if (unit->io.map_data || extent_empty(hole)) {
-        copier->known = (struct extent){0, 0};
+        copier->known = copier->ahead = (struct run){{0, 0}, false};
         unit_end(unit);
         return;
     }
@@ -315,8 +297,7 @@ static void scouted(struct io *io)
 {
     struct copier *copier = container_of(io, struct copier, scout);
     copier->scouting = false;
-    copier->known = io->extent;
-    copier->known_data = io->result < 0 || io->map_data; /* not known: read it */
+    copier->ahead = (struct run){io->extent, io->result < 0 || io->map_data}; /* not known: read it */
     if (!copier->stopped)
         fill(copier);
     copier_release(copier);
@@ -405,6 +386,25 @@ static struct unit *free_unit(struct copier *copier)
     return NULL;
 }
 
+static bool covers(const struct run *run, uint64_t offset)
+{
+    return offset >= run->extent.start && offset < run->extent.end;
+}
+
+/* Is the run at start known? Else the scout is sent; and it is sent ahead, so that the window does not wait for it. */
+static bool know(struct copier *copier, uint64_t start, uint64_t size)
+{
+    if (!covers(&copier->known, start) && covers(&copier->ahead, start)) {
+        copier->known = copier->ahead;
+        copier->ahead = (struct run){{0, 0}, false};
+    }
+    bool known = covers(&copier->known, start);
+    uint64_t next = known ? copier->known.extent.end : start;
+    if (!copier->scouting && next < size && !covers(&copier->ahead, next))
+        scout(copier, (struct extent){next, size});
+    return known;
+}
+
 /* What the next unit would be; false: nothing to start now. */
 static bool next_extent(struct copier *copier, struct extent *extent, bool *hole)
 {
@@ -414,7 +414,7 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
     if (region == mirror_regions(copier->options.mirror)) {
         /* What is in flight is not routed yet: the next pass begins when this one is over. */
         copier->cursor = copier->busy ? region : 0;
-        copier->known = (struct extent){0, 0};
+        copier->known = copier->ahead = (struct run){{0, 0}, false};
         return false;
     }
     if (start >= size) { /* shrunk meanwhile: there is nothing on either leg */
@@ -422,14 +422,11 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
         *hole = true;
         return true;
     }
-    if (start < copier->known.start || start >= copier->known.end) {
-        if (!copier->scouting)
-            scout(copier, (struct extent){start, size});
+    if (!know(copier, start, size))
         return false;
-    }
-    uint64_t end = copier->known.end == size ? size : copier->known.end - copier->known.end % REGION_SIZE;
-    struct extent run = {start, end};
-    *hole = !copier->known_data && !extent_empty(run) && !mirror_touched(copier->options.mirror, run);
+    uint64_t end = copier->known.extent.end;
+    struct extent run = {start, end == size ? size : end - end % REGION_SIZE};
+    *hole = !copier->known.data && !extent_empty(run) && !mirror_touched(copier->options.mirror, run);
     if (!*hole)
         run.end = start + REGION_SIZE < size ? start + REGION_SIZE : size;
     *extent = run;

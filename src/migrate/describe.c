@@ -26,10 +26,14 @@ static void measure(struct job *job, struct figures *out)
 
 void job_describe(struct job *job, struct job_result *out)
 {
+    job_describe_as(job, job_state(job), out);
+}
+
+void job_describe_as(struct job *job, enum job_state state, struct job_result *out)
+{
     struct figures f;
     pthread_mutex_lock(&job->mutex);
     measure(job, &f);
-    enum job_state state = job->state;
     uint64_t pause_us = job->pause_ns / NS_PER_US;
     struct mirror *mirror = job->mirror ? mirror_get(job->mirror) : NULL;
     snprintf(out->error, sizeof(out->error), "%s", job->error.text);

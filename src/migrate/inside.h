@@ -56,6 +56,8 @@ enum job_event job_next(struct job *job);
 bool job_sleep(struct job *job, uint64_t delay_ns);
 /* Parked requests of the disk are judged again, on every reactor. */
 void job_unpark(struct job *job);
+/* job_describe, with the state that the job is about to have. */
+void job_describe_as(struct job *job, enum job_state state, struct job_result *out);
 /* "moving disk /web01/disk.img from datastore a to datastore b" */
 void job_title(struct job *job, char *out, size_t size);
 struct datastore *job_source(struct job *job);

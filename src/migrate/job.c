@@ -203,25 +203,39 @@ static void abandon(struct job *job)
             (unsigned long long)job->record.id, job_target(job)->name, error_text(error));
 }
 
+/* Before the record is dropped, so that a death in between leaves progress something to tell. A job that only tidied up
+ * for a dead worker does not talk over what that one had stored. */
+static void store_result(struct job *job, enum job_state state, bool recovered)
+{
+    struct job_result summary, stored;
+    job_describe_as(job, state, &summary);
+    if (recovered && jobs_load_result(job->services.catalog, job->node, &stored) == 0 &&
+        strncmp(stored.line, "state=done", strlen("state=done")) == 0)
+        return;
+    jobs_store_result(job->services.catalog, job->node, &summary);
+}
+
 static void end(struct job *job, int result)
 {
-    struct job_result summary;
+    bool recovered = result == 0 && job->disk == NULL;
+    enum job_state state = result == 0 ? JOB_DONE : result == -ECANCELED ? JOB_CANCELLED : JOB_FAILED;
     pthread_mutex_lock(&job->mutex);
     job->took_ns = clock_now() - job->started;
     if (result == 0)
         job->error.text[0] = '\0';
     pthread_mutex_unlock(&job->mutex);
+    store_result(job, state, recovered);
     if (result == 0)
         job_complete(job);
     else
         abandon(job);
     disk_put(job->disk);
     job->disk = NULL;
-    job_move(job, result == 0 ? JOB_DONE : result == -ECANCELED ? JOB_CANCELLED : JOB_FAILED);
-    job_describe(job, &summary);
-    if (summary.error[0])
-        log_warning("%s", summary.error);
-    jobs_store_result(job->services.catalog, job->node, &summary);
+    if (job->error.text[0]) {
+        log_warning("%s", job->error.text);
+        store_result(job, state, recovered);
+    }
+    job_move(job, state);
 }
 
 static void *job_thread(void *argument)

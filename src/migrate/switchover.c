@@ -88,6 +88,5 @@ void job_complete(struct job *job)
             "the disk is on datastore %s, but what is left on datastore %s could not be tidied up: %s; it is "
             "done at the next mount",
             job_target(job)->name, job_source(job)->name, why.text[0] ? why.text : error_text(error));
-        log_warning("%s", job->error.text);
     }
 }

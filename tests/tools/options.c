@@ -123,50 +123,81 @@ static bool set_flag(struct options *options, int letter)
     }
 }
 
+/* Where a plain number or a flag goes. */
+static unsigned *number_of(struct options *options, int letter)
+{
+    switch (letter) {
+    case 'a':
+        return &options->align;
+    case 'W':
+        return &options->writers;
+    case 'R':
+        return &options->readers;
+    case 't':
+        return &options->seconds;
+    case 'T':
+        return &options->think_us;
+    case 'n':
+        return &options->smallest;
+    case 'x':
+        return &options->largest;
+    case 'f':
+        return &options->flush_every;
+    case 'z':
+        return &options->sparse;
+    case 'p':
+        return &options->punch;
+    default:
+        return NULL;
+    }
+}
+
+static bool *flag_of(struct options *options, int letter)
+{
+    switch (letter) {
+    case 'k':
+        return &options->keep;
+    case 'i':
+        return &options->fill;
+    case 'd':
+        return &options->direct;
+    case 'm':
+        return &options->map;
+    case 'o':
+        return &options->odd;
+    case 'e':
+        return &options->until_eof;
+    case 'E':
+        return &options->tolerate;
+    case 'F':
+        return &options->no_final;
+    default:
+        return NULL;
+    }
+}
+
 static void set_option(struct options *options, int letter, const char *value)
 {
+    if (number_of(options, letter)) {
+        *number_of(options, letter) = (unsigned)number(value);
+        return;
+    }
+    if (flag_of(options, letter)) {
+        *flag_of(options, letter) = true;
+        return;
+    }
     switch (letter) {
     case 's':
         options->size = number(value);
         break;
-    case 'r':
-        parse_range(options, value);
-        break;
-    case 'a':
-        options->align = (unsigned)number(value);
-        break;
-    case 'W':
-        options->writers = (unsigned)number(value);
-        break;
-    case 'R':
-        options->readers = (unsigned)number(value);
-        break;
-    case 't':
-        options->seconds = (unsigned)number(value);
-        break;
     case 'S':
         options->seed = number(value);
         break;
-    case 'T':
-        options->think_us = (unsigned)number(value);
-        break;
-    case 'n':
-        options->smallest = (unsigned)number(value);
-        break;
-    case 'x':
-        options->largest = (unsigned)number(value);
-        break;
-    case 'f':
-        options->flush_every = (unsigned)number(value);
-        break;
-    case 'z':
-        options->sparse = (unsigned)number(value);
-        break;
-    case 'p':
-        options->punch = (unsigned)number(value);
-        break;
     case 'q':
         options->status_fd = (int)number(value);
+        break;
+    case 'r':
+        parse_range(options, value);
         break;
     case 'v':
         options->save = value;
@@ -177,12 +208,9 @@ static void set_option(struct options *options, int letter, const char *value)
     case 'c':
         options->check = value;
         break;
-    case 'h':
-        usage(stdout);
-        exit(0);
     default:
-        usage(stderr);
-        exit(2);
+        usage(letter == 'h' ? stdout : stderr);
+        exit(letter == 'h' ? 0 : 2);
     }
 }
 

@@ -1,9 +1,10 @@
-/* The pure parts of the migrate room: throttle and the table of states. */
+/* The pure parts of the migrate room: throttle, zeroes, the table of states. */
 #include <criterion/criterion.h>
 
 #include "base/clock.h"
 #include "migrate/job.h"
 #include "migrate/throttle.h"
+#include "migrate/zeroes.h"
 
 Test(throttle, holds_the_rate)
 {
@@ -75,4 +76,22 @@ Test(states, every_state_has_a_name_and_a_way_to_end)
         cr_expect(job_may_move((enum job_state)from, JOB_CANCELLED));
         cr_expect(job_may_move((enum job_state)from, JOB_FAILED));
     }
+}
+
+Test(zeroes, runs_by_pages)
+{
+    static uint8_t bytes[5 * ZEROES_PAGE];
+    bool zero = false;
+    cr_expect_eq(zeroes_run(bytes, 0, sizeof(bytes), &zero), sizeof(bytes));
+    cr_expect(zero);
+    bytes[2 * ZEROES_PAGE - 1] = 1; /* the last byte of page one */
+    cr_expect_eq(zeroes_run(bytes, 0, sizeof(bytes), &zero), ZEROES_PAGE);
+    cr_expect(zero);
+    cr_expect_eq(zeroes_run(bytes, ZEROES_PAGE, sizeof(bytes), &zero), 2 * ZEROES_PAGE);
+    cr_expect(!zero);
+    cr_expect_eq(zeroes_run(bytes, 2 * ZEROES_PAGE, sizeof(bytes) - 5, &zero), sizeof(bytes) - 5);
+    cr_expect(zero, "a short last page");
+    bytes[4 * ZEROES_PAGE] = 1;
+    cr_expect_eq(zeroes_run(bytes, 4 * ZEROES_PAGE, 4 * ZEROES_PAGE + 1, &zero), 4 * ZEROES_PAGE + 1);
+    cr_expect(!zero, "a page of one byte");
 }
