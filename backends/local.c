@@ -16,6 +16,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -76,6 +77,18 @@ static int done(int result)
 
 /* ---- the datastore ---- */
 
+/* Where the filesystem knows no such locks nothing is claimed. */
+static int claim(struct local *local)
+{
+    local->claim = openat(local->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (local->claim < 0)
+        return -errno;
+    if (flock(local->claim, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return 0;
+    close(local->claim);
+    return -EBUSY;
+}
+
 static int open_local(struct datastore *datastore, const char *rest, struct sentence *why)
 {
     if (rest[0] != '/')
@@ -85,10 +98,13 @@ static int open_local(struct datastore *datastore, const char *rest, struct sent
     if (!local)
         return refuse(why, -ENOMEM, "datastore %s: no memory", datastore->name);
     local->root = open(rest, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (local->root < 0) {
-        int error = -errno;
+    int error = local->root < 0 ? -errno : claim(local);
+    if (error) {
+        if (local->root >= 0)
+            close(local->root);
         free(local);
-        return refuse(why, error, "datastore %s: directory %s: %s", datastore->name, rest, error_text(error));
+        return refuse(why, error, "datastore %s: directory %s: %s", datastore->name, rest,
+            error == -EBUSY ? "another svmfs is using it" : error_text(error));
     }
     pthread_mutex_init(&local->mutex, NULL);
     datastore->state = local;
@@ -102,6 +118,7 @@ static void close_local(struct datastore *datastore)
         return;
     aio_close(&local->aio);
     pthread_mutex_destroy(&local->mutex);
+    close(local->claim);
     close(local->root);
     free(local);
     datastore->state = NULL;

@@ -9,7 +9,8 @@
 
 /* datastore->state of an open local datastore. */
 struct local {
-    int root; /* O_PATH */
+    int root;  /* O_PATH */
+    int claim; /* holds a flock on the root: two mounts on one datastore would each be sure of its names and sizes */
     struct aio aio;
     /* under mutex: what images on a device can do, asked once */
     pthread_mutex_t mutex;

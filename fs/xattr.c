@@ -236,15 +236,20 @@ static int set_call(struct request *request)
     return error == -EEXIST && request->retry && request->slot->note == NOTE_ABSENT ? 0 : error;
 }
 
+/* What was found is a sentence of the root, as a refusal is: svmfs --rescan prints it. */
 static int rescan(struct request *request)
 {
-    struct sentence why = {""};
+    struct sentence why = {""}, told;
     unsigned found = 0, gone = 0;
     int error = names_rescan(request->fs->catalog, &found, &gone, &why);
-    if (error)
-        log_error("rescan: %s", *why.text ? why.text : error_text(error));
-    else
-        log_info("rescan: %u files found, %u gone", found, gone);
+    if (error) {
+        refuse(&told, error, "rescan: %s", *why.text ? why.text : error_text(error));
+        log_error("%s", told.text);
+    } else {
+        refuse(&told, 0, "rescan: %u files found, %u gone", found, gone);
+        log_info("%s", told.text);
+    }
+    control_note(request->fs->control, NODE_ROOT, &told);
     return error;
 }
 

@@ -316,6 +316,11 @@ int control_set(struct control *control, uint64_t id, const char *xattr, const c
     return error;
 }
 
+void control_note(struct control *control, uint64_t id, const struct sentence *sentence)
+{
+    board_note(control->board, id, sentence);
+}
+
 void control_unlinked(struct control *control, uint64_t id)
 {
     struct verb_call call = {.verb = COMMAND_CANCEL};

@@ -42,5 +42,8 @@ ssize_t control_get(struct control *control, uint64_t id, const char *xattr, cha
 int control_set(struct control *control, uint64_t id, const char *xattr, const char *value, size_t size,
     const struct origin *origin);
 
+/* The sentence that user.svmfs.error of the node tells from now on; an empty text: none. Any thread. */
+void control_note(struct control *control, uint64_t id, const struct sentence *sentence);
+
 /* The node is unlinked: its job is cancelled. Blocks until the job lets go. On a pool. */
 void control_unlinked(struct control *control, uint64_t id);

@@ -39,7 +39,7 @@ void job_describe_as(struct job *job, enum job_state state, struct job_result *o
     snprintf(out->error, sizeof(out->error), "%s", job->error.text);
     pthread_mutex_unlock(&job->mutex);
 
-    if (state == JOB_DONE)
+    if (state == JOB_DONE || (state == JOB_SWITCHING && !mirror)) /* committed; tidying up */
         f.done = f.total;
     else if (mirror)
         f.done = (mirror_regions(mirror) - mirror_unrouted(mirror)) * REGION_SIZE;

@@ -36,6 +36,7 @@ EXCEPTIONS = {
     'tmpfile': (['EOPNOTSUPP'], 'O_TMPFILE makes a file without a name, whose datastore nobody has chosen'),
     'unaligned direct': (['success'], 'O_DIRECT that is not aligned is served, where a disk refuses it'),
     'not empty': (['ENOTEMPTY', 'EEXIST'], 'POSIX names both, and filesystems choose'),
+    'deeper': (['ENAMETOOLONG'], 'a path below the mount has at most 4095 bytes, even from a directory half way down'),
     'reflink': (['EOPNOTSUPP', 'EXDEV'], 'FICLONE does not pass through FUSE: cp copies the bytes'),
 }
 

@@ -91,9 +91,11 @@ for how in plain options mount fstab; do
         says "a second mount of the same state" 1 "$(keeper_pid "$M")" "$SVMFS" "$C" "$SCRATCH/mnt2"
         check "and the first goes on" sh -c "echo hello >'$M/f' && rm '$M/f'"
         echo found >"$SCRATCH/a/copied"
-        says "--rescan" 0 "$M: " "$SVMFS" --rescan "$M"
+        says "--rescan tells what it found" 0 "^$M: rescan: 1 files found, 0 gone$" "$SVMFS" --rescan "$M"
         same "--rescan finds what was copied into a datastore" found "$(cat "$M/copied" 2>&1)"
-        rm -f "$M/copied"
+        rm "$SCRATCH/a/copied"
+        says "--rescan tells what is gone" 0 "^$M: rescan: 0 files found, 1 gone$" "$SVMFS" --rescan "$M"
+        check "and it is" test ! -e "$M/copied"
     fi
     check "$how: unmounts" stop_mount "$M"
 done

@@ -3,7 +3,7 @@ import errno as E
 import os
 from os import O_CREAT, O_RDONLY, O_RDWR
 
-from calls import EXCHANGE, NOREPLACE
+from calls import EXCHANGE, NOREPLACE, Fd
 from trace import ANY
 
 
@@ -203,23 +203,54 @@ def lengths(t):
 
 
 def deeper_than_a_path(t):
-    """Directories may nest deeper than one path can say; each is reached from its parent."""
-    part = 'p' * 250
-    fd = t.open('.', O_RDONLY)
-    for depth in range(20):
-        t.about = f'level {depth}'
-        t.mkdir(part, at=fd)
-        fd = t.open(part, O_RDONLY, at=fd)
-    t.about = ''
-    file = t.open('bottom', O_CREAT | O_RDWR, at=fd)
+    """Directories nest as deep as a path can say. Deeper ones are reached from their parents; a mount refuses them."""
+    here = root = os.getcwd()
+    while not os.path.ismount(root):
+        root = os.path.dirname(root)
+    above = len(os.path.relpath(here, root))
+    name, other, directory = 'n' * 100, 'o' * 100, 'd' * 100
+    levels = []
+
+    def descend():
+        """To a directory in which a name of 100 bytes makes the longest path."""
+        missing, fd = os.pathconf('.', 'PC_PATH_MAX') - 1 - len('/' + name) - above, os.open('.', O_RDONLY)
+        while missing:
+            length = min(missing, 251)
+            length -= missing - length == 1
+            missing -= length
+            levels.append('p' * (length - 1))
+            os.mkdir(levels[-1], dir_fd=fd)
+            fd = os.open(levels[-1], O_RDONLY, dir_fd=fd)
+        return Fd(fd, 'bottom')
+
+    bottom = t.note('mkdir down to where 100 bytes are left of the longest path', descend)
+    file = t.open(name, O_CREAT | O_RDWR, at=bottom)
     t.write(file, b'deep')
     t.pread(file, 10, 0, value=b'deep')
-    t.fchdir(fd)
-    t.stat('bottom')
-    t.rename('bottom', 'ground')
+    t.fchdir(bottom)
+    t.stat(name)
+    t.mkdir(directory)
+    t.rename(name, other)
+    t.content(other, b'deep')
+    t.rename(other, 'short')
+    t.rename('short', name)
+    t.truncate(name, 2)
+    t.content(name, b'de')
+    t.setxattr(name, 'user.deep', b'deep')
+    t.getxattr(name, 'user.deep', value=b'deep')
     t.listdir('.')
+
+    there = {name, directory}
+    for what, make in (('mkdir', os.mkdir), ('mkfifo', os.mkfifo), ('mknod', os.mknod),
+                       ('symlink', lambda path: os.symlink('n', path)),
+                       ('open', lambda path: os.close(os.open(path, O_CREAT | O_RDWR))),
+                       ('rename', lambda path: os.rename(name, path) or there.remove(name))):
+        longer = what.ljust(101, '-')
+        t.note(f'{what} of a longer path', lambda: make(longer) or there.add(longer), allow='deeper')
+    t.note('mkdir below the longest path', lambda: os.mkdir(directory + '/x'), allow='deeper')
+    t.note('what was refused is not there, what was there is', lambda: sorted(set(os.listdir('.')) ^ there), value=[])
     t.chdir('../..')
-    t.listdir(part + '/' + part)
+    t.note('listed from above', lambda: sorted(set(os.listdir('/'.join(levels[-2:]))) ^ there), value=[])
 
 
 def characters(t):
