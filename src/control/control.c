@@ -12,8 +12,9 @@
 #include "control/command.h"
 #include "catalog/names.h"
 
-#define PREFIX      "user.svmfs."
-#define COPY_WINDOW 8 /* regions in flight a job */
+#define PREFIX       "user.svmfs."
+#define COPY_WINDOW  8 /* regions in flight a job */
+#define GUEST_WINDOW 2 /* and while the guest is at work */
 
 struct control {
     struct catalog *catalog;
@@ -43,8 +44,16 @@ int control_open(struct control **out, const struct config *config, struct catal
         free(control);
         return error;
     }
-    control->services = (struct job_services){catalog, reactors, reactor_count, config->target_timeout_ns, COPY_WINDOW,
-        open_disk, control, board_ended, control->board};
+    control->services = (struct job_services){.catalog = catalog,
+        .reactors = reactors,
+        .reactor_count = reactor_count,
+        .target_timeout_ns = config->target_timeout_ns,
+        .window = COPY_WINDOW,
+        .guest_window = GUEST_WINDOW,
+        .open_disk = open_disk,
+        .argument = control,
+        .ended = board_ended,
+        .argument_of_ended = control->board};
     error = take_up_all(control);
     if (error < 0) {
         control_close(control);

@@ -35,6 +35,7 @@ struct disk {
     /* atomic */
     _Atomic uint32_t references;
     _Atomic uint32_t mirrored; /* requests that hold the mirror and are not judged yet */
+    _Atomic uint32_t in_flight;
     _Atomic uint64_t worst;
 };
 
@@ -111,6 +112,11 @@ struct datastore *disk_datastore(struct disk *disk)
     return datastore;
 }
 
+unsigned disk_in_flight(struct disk *disk)
+{
+    return atomic_load_explicit(&disk->in_flight, memory_order_relaxed);
+}
+
 uint64_t disk_worst(struct disk *disk, bool reset)
 {
     return reset ? atomic_exchange(&disk->worst, 0) : atomic_load(&disk->worst);
@@ -150,6 +156,7 @@ static void granted(struct lock_request *request)
 void disk_submit(struct disk *disk, struct disk_io *io)
 {
     io->disk = disk_get(disk);
+    atomic_fetch_add_explicit(&disk->in_flight, 1, memory_order_relaxed);
     io->reactor = reactor_current();
     io->started = clock_now();
     io->state = DISK_IO_WAITING;
@@ -247,6 +254,7 @@ static void finish(struct disk_io *io)
     unlock(io);
     list_remove(&io->link);
     io->state = DISK_IO_DONE;
+    atomic_fetch_sub_explicit(&disk->in_flight, 1, memory_order_relaxed);
     mirror_put(io->mirror);
     image_put(io->truth); /* NULL when it was never sent */
     io->released(io);

@@ -89,5 +89,8 @@ struct image *disk_truth(struct disk *disk);
 struct region_lock *disk_lock(struct disk *disk);
 struct datastore *disk_datastore(struct disk *disk);
 
+/* Requests that were submitted and are not answered and done with. Any thread. */
+unsigned disk_in_flight(struct disk *disk);
+
 /* The longest time from submit to answer since the last call with reset, ns. */
 uint64_t disk_worst(struct disk *disk, bool reset);

@@ -121,8 +121,15 @@ static int open_legs(struct job *job)
     job->total = disk_size(job->disk);
     job->copying_since = clock_now();
     job->copied = job->diverged = job->source_failed = false;
-    struct copier_options options = {
-        job->disk, mirror, job->reactor, job->services.window, job->rate, copied, source_failed, job};
+    struct copier_options options = {.disk = job->disk,
+        .mirror = mirror,
+        .reactor = job->reactor,
+        .window = job->services.window,
+        .guest_window = job->services.guest_window,
+        .rate = job->rate,
+        .done = copied,
+        .failed = source_failed,
+        .job = job};
     pthread_mutex_unlock(&job->mutex);
     if (error == 0 && (error = copier_start(&copier, &options)) < 0)
         return job_fail(job, error, "no memory for the copies in flight");

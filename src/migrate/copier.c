@@ -378,8 +378,12 @@ static void retry_fill(struct timer *timer)
     fill(container_of(timer, struct copier, retry));
 }
 
+/* While the guest has requests in flight the window is small: what stands in the disks' queues before a request of the
+ * guest is what it waits for. */
 static struct unit *free_unit(struct copier *copier)
 {
+    if (copier->busy >= copier->options.guest_window && disk_in_flight(copier->options.disk) > 0)
+        return NULL;
     for (unsigned i = 0; i < copier->options.window; i++)
         if (copier->units[i].state == UNIT_FREE)
             return &copier->units[i];

@@ -11,8 +11,9 @@ struct copier_options {
     struct disk *disk;
     struct mirror *mirror;
     struct reactor *reactor;
-    unsigned window; /* regions in flight */
-    uint64_t rate;   /* bytes a second, 0: none */
+    unsigned window;       /* regions in flight */
+    unsigned guest_window; /* while the guest has requests in flight; at least 1 */
+    uint64_t rate;         /* bytes a second, 0: none */
     /* On the reactor, must not block. done: all regions are routed and the target has the disk's size. failed: the
      * source cannot be read at offset (the target's failures go to the mirror's diverged). */
     void (*done)(void *job);

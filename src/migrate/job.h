@@ -45,7 +45,7 @@ struct job_services {
     struct reactor **reactors;
     unsigned reactor_count;
     uint64_t target_timeout_ns;
-    unsigned window;
+    unsigned window, guest_window; /* regions in flight of the copier; the second while the guest is at work */
     int (*open_disk)(void *argument, uint64_t node, struct disk **out); /* blocks */
     void *argument;
     void (*ended)(void *argument_of_ended, struct job *job); /* on the job's thread, its last act */
