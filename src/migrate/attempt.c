@@ -77,7 +77,8 @@ static int open_target(struct job *job, struct image **out)
     if (error < 0)
         return target_failed(job, "opening the partial", error);
     error = await_io(job->reactor, *out, VERB_RESIZE, (struct extent){0, size}, timeout);
-    if (error == 0 && wants_thick(job, size))
+    job->thick = wants_thick(job, size);
+    if (error == 0 && job->thick)
         error = await_io(job->reactor, *out, VERB_ALLOCATE, (struct extent){0, size}, timeout);
     if (error < 0) {
         image_put(*out);
@@ -127,6 +128,7 @@ static int open_legs(struct job *job)
         .window = job->services.window,
         .guest_window = job->services.guest_window,
         .rate = job->rate,
+        .allocate = !job->thick && target->limits.can_allocate,
         .done = copied,
         .failed = source_failed,
         .job = job};

@@ -181,8 +181,9 @@ static void unit_write(struct unit *unit)
         unit->position = end;
         atomic_fetch_add(zero ? &copier->skipped : &copier->copied, bytes);
         if (!zero) {
+            bool allocate = copier->options.allocate && !mirror_touched(mirror, extent);
             mirror_touch(mirror, extent);
-            unit_send(unit, UNIT_WRITING, mirror_target(mirror), VERB_WRITE, extent);
+            unit_send(unit, UNIT_WRITING, mirror_target(mirror), allocate ? VERB_ALLOCATE : VERB_WRITE, extent);
             return;
         }
         if (mirror_touched(mirror, extent)) {
@@ -263,9 +264,11 @@ static void unit_next(struct unit *unit)
         if (unit->io.result < 0) {
             mirror_drop(copier->options.mirror, unit->io.extent, unit->io.verb, unit->io.result);
             unit_end(unit);
-            return;
+        } else if (unit->io.verb == VERB_ALLOCATE) {
+            unit_send(unit, UNIT_WRITING, mirror_target(copier->options.mirror), VERB_WRITE, unit->io.extent);
+        } else {
+            unit_write(unit);
         }
-        unit_write(unit);
         return;
     }
 }

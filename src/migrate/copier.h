@@ -14,6 +14,9 @@ struct copier_options {
     unsigned window;       /* regions in flight */
     unsigned guest_window; /* while the guest has requests in flight; at least 1 */
     uint64_t rate;         /* bytes a second, 0: none */
+    /* Ask for the space of data before it is written: filesystems make a write into a hole wait for all others to the
+     * file, those of the guest included. */
+    bool allocate;
     /* On the reactor, must not block. done: all regions are routed and the target has the disk's size. failed: the
      * source cannot be read at offset (the target's failures go to the mirror's diverged). */
     void (*done)(void *job);

@@ -28,6 +28,7 @@ struct job {
     struct job_record record;
     pthread_t thread;
     struct disk *disk;
+    bool thick; /* the target is allocated whole */
     uint64_t started;
     /* under mutex */
     pthread_mutex_t mutex;

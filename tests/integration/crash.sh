@@ -3,14 +3,14 @@
 # svmfs dies there: the next mount finds every disk whole, in one place, with nothing left over.
 # The events are taken from the source: a new one is tested without being listed here.
 #
-# All of them take minutes, so one run takes a quarter of them, another one with each seed.
-# Environment: ROUNDS (quarters, default 1, 4 is all), SEED, ONLY (all events with this in their names).
+# All of them take minutes, so one run takes half of them, others with another seed.
+# Environment: ROUNDS (quarters, default 2, 4 is all), SEED, ONLY (all events with this in their names).
 . "$(dirname "$0")/../lib/functions.sh"
 requires root fuse svmfs getfattr setfattr python3 cmp
 scratch
 EVENTS=$(grep -rhoE 'event\("[a-z-]+"' "$ROOT/src" "$ROOT/fs" "$ROOT/backends" --include=*.c | cut -d'"' -f2 | sort -u)
 [ -n "$EVENTS" ] || skip_all "the source names no events"
-SEED=${SEED:-$RANDOM} ROUNDS=${ROUNDS:-1} QUARTERS=4
+SEED=${SEED:-$RANDOM} ROUNDS=${ROUNDS:-2} QUARTERS=4
 echo "seed $SEED"
 MNT=$SCRATCH/mnt A=$SCRATCH/a B=$SCRATCH/b CONFIG=$SCRATCH/svmfs.conf
 write_config "$CONFIG" "a=local:$A" "b=local:$B" -- "default = a" "state = $SCRATCH/state"

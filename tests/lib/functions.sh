@@ -149,8 +149,8 @@ make_fs() {
     esac || return 1
     device=$(losetup -f --show --direct-io=on "$SCRATCH/$name.img" 2>/dev/null || losetup -f --show "$SCRATCH/$name.img") || return 1
     at_end losetup -d "$device"
-    mount "$device" "$SCRATCH/$name" || return 1
     at_end umount "$SCRATCH/$name"
+    mount "$device" "$SCRATCH/$name"
 }
 
 # So many MiB must be free where the scratch folder is.
@@ -182,12 +182,13 @@ start_mount() {
     local config=$1 mnt=$2
     shift 2
     mkdir -p "$mnt"
-    "$SVMFS" "$config" "$mnt" "$@" </dev/null >>"$SCRATCH/svmfs.out" 2>&1 || {
+    at_end stop_mount "$mnt"
+    # in a session of its own: a Ctrl-C that ended the command alone would leave what it started
+    setsid -w "$SVMFS" "$config" "$mnt" "$@" </dev/null >>"$SCRATCH/svmfs.out" 2>&1 || {
         tail -5 "$SCRATCH/svmfs.out" >&2
         return 1
     }
-    mountpoint -q "$mnt" || return 1
-    at_end stop_mount "$mnt"
+    mountpoint -q "$mnt"
 }
 
 xget() { getfattr -n "user.svmfs.$2" --only-values --absolute-names -- "$1" 2>/dev/null; }
