@@ -1,20 +1,20 @@
 /* session: the memory that outlives a worker: a memfd that the keeper holds, mapped by keeper and worker (design, 6).
  *
- * Head, then handles, then per reactor a table of slots and an arena of chunks. Offsets only, no locks, no pointers;
- * every entry is published by one final 64-bit store. Only the worker's reactor thread i writes table i (handles: any
- * reactor, by compare-and-swap). A slot's life (law 9):
+ * Head, then handles, then per reactor a table of slots and an arena of chunks. Offsets only, no locks, no pointers; every
+ * entry is published by one final 64-bit store. Only the worker's reactor thread i writes table i (handles: any reactor, by
+ * compare-and-swap). A slot's life (law 9):
  *
  *   FREE      in.unique is 0
- *   READING   in.unique is 0 and the window's chunks are noted, then readv(2). The kernel's copy stores in.unique: from
- * then on the request is in the slot, whoever looks. (Killed inside readv: pages are populated and locked, so the copy
- * ends.) READ      the reactor has looked at it; chunks that the request did not need went back DONE      result and
- * the reply's bytes stand in the slot; stored before the reply is written to /dev/fuse ANSWERED  the reply was written;
- * a ghost may still refer to the payload
+ *   READING   in.unique is 0 and the window's chunks are noted, then readv(2). The kernel's copy stores in.unique: from then
+ *             on the request is in the slot, whoever looks. (Killed inside readv: the pages are populated and locked, so
+ *             the copy ends.)
+ *   READ      the reactor has looked at it; chunks that the request did not need went back
+ *   DONE      result and the reply's bytes stand in the slot; stored before the reply is written to /dev/fuse
+ *   ANSWERED  the reply was written; a ghost may still refer to the payload
  *
- * The next worker: READING with unique, READ → executed, with retry; DONE → answered again (the kernel says ENOENT if
- * it had its answer); ANSWERED → freed. READ, READDIR, GETATTR and other requests that change nothing never become DONE
- * with a payload: they are executed again. attempts counts executions; the third death by a signal of its own answers
- * EIO (later issue). */
+ * The next worker: READING with unique, READ: executed, as a retry once it had been begun; DONE: answered again (the kernel
+ * says ENOENT if it had its answer); ANSWERED: freed. READ, READDIR, GETATTR and other requests that change nothing never
+ * become DONE with a payload: they are executed again. attempts counts executions. */
 #pragma once
 
 #include <linux/fuse.h>

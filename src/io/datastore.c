@@ -44,9 +44,18 @@ int datastore_new(struct datastore **out, const struct datastore_options *option
     return 0;
 }
 
+/* It is there when it also answers: what hangs here is away until it does, and nobody has to wait for it. */
 int datastore_open(struct datastore *datastore, struct sentence *why)
 {
+    struct stat root;
     int error = datastore->ops->open(datastore, strchr(datastore->url, ':') + 1, why);
+    if (error)
+        return error;
+    error = datastore->ops->lookup(datastore, "", &root);
+    if (error) {
+        datastore->ops->close(datastore);
+        refuse(why, error, "datastore %s does not answer: %s", datastore->name, error_text(error));
+    }
     datastore->away = error != 0;
     return error;
 }

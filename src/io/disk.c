@@ -1,7 +1,7 @@
 /* A request's way (all on the reactor that submitted it):
  *
- *   submit → region lock (reads only while a mirror is there) → routed → sent to one leg or two → judged by
- * route_verdict → answered → every leg has ended → released
+ *   submit → region lock (reads only while a mirror is there) → routed → sent to one leg or two
+ *   → judged by route_verdict → answered → every leg has ended → released
  *
  * Failure modes. A leg that does not answer: past the datastore's timeout the request is answered -EIO, but it keeps
  * its lock and its memory until the leg ends: it is a ghost, and what overlaps waits for it (law 6). A target that does
@@ -22,7 +22,7 @@
 #include "io/datastore.h"
 #include "io/mirror.h"
 
-#define LOCK_BLOCK 4096 /* a page: direct and buffered I/O of one image must not meet inside one */
+#define LOCK_BLOCK 4096 /* no leg has larger blocks: the odd edges of two writes never share one (law 5) */
 
 struct disk {
     /* set at creation */

@@ -68,4 +68,12 @@ check "it reads what it held" test "$(stat -c %s "$SCRATCH/part")" = $((20 << 20
 [ -n "$sum" ] || failed "the disk could not be read at first"
 end_load other "the other disk's reads were all right"
 check "the mount ends cleanly" stop_mount "$MNT"
+
+echo "any hang" >"$RULES"
+check "a mount is made while a datastore hangs" start_mount "$SCRATCH/svmfs.conf" "$MNT"
+check "the other datastore is served" dd if="$MNT/ok/disk" of=/dev/null bs=1M count=1 iflag=direct status=none
+same "the names of the one that hangs are known" disk "$(ls "$MNT/vm" | grep -x disk)"
+: >"$RULES"
+check "when it answers it is served by itself" wait_for 60 readable
+check "the mount ends cleanly after that" stop_mount "$MNT"
 finish
