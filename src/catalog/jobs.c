@@ -38,12 +38,15 @@ enum job_way job_way(struct catalog *catalog, uint64_t node)
     return job->record.state == JOB_RECORD_COMMITTED ? JOB_SETTLE : JOB_CLEAR;
 }
 
-/* What was told to stop does not run again. */
-static bool given_up(struct catalog *catalog, const struct job_record *record)
+/* What others said of the job since its thread took its copy: the request's text; and what was told to stop does not run
+ * again: true. */
+static bool given_up(struct catalog *catalog, struct job_record *record)
 {
     tree_lock(catalog);
     struct job *job = find(catalog, record->id);
     bool is = job && job->record.state == JOB_RECORD_ABANDONED && record->state == JOB_RECORD_RUNNING;
+    if (job)
+        memcpy(record->request, job->record.request, sizeof(record->request));
     tree_unlock(catalog);
     return is;
 }
@@ -86,6 +89,19 @@ int jobs_recall(struct catalog *catalog, const struct origin *origin)
     int result;
     uint64_t node;
     return record_recall(catalog, origin, &result, &node);
+}
+
+/* The one column: the record may be committed at this moment. */
+int jobs_change(struct catalog *catalog, uint64_t id, const char *request)
+{
+    tree_lock(catalog);
+    struct job *job = find(catalog, id);
+    if (job)
+        snprintf(job->record.request, sizeof(job->record.request), "%s", request);
+    tree_unlock(catalog);
+    store_begin(catalog->store, true);
+    store_run(catalog->store, STORE_JOB_REQUEST, "is", (int64_t)id, request);
+    return store_commit(catalog->store);
 }
 
 int jobs_give_up(struct catalog *catalog, uint64_t id)

@@ -32,6 +32,8 @@ struct job_result {
 int jobs_put(struct catalog *catalog, struct job_record *record, const struct origin *origin);
 /* Has a worker that died recorded this request's job? 1: yes, 0: no, -errno. */
 int jobs_recall(struct catalog *catalog, const struct origin *origin);
+/* Another text of the request, for a worker that starts the job over. 0 also when the record is gone. */
+int jobs_change(struct catalog *catalog, uint64_t id, const char *request);
 /* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when
  * it is gone. */
 int jobs_give_up(struct catalog *catalog, uint64_t id);

@@ -83,6 +83,7 @@ static const char *const texts[STORE_STATEMENTS] = {
     [STORE_JOB_ADD] = "INSERT INTO jobs(node, source, target, state, request, partial, source_file) VALUES(?,?,?,?,?,?,?)",
     [STORE_JOB_UPDATE] = "UPDATE jobs SET node=?2, source=?3, target=?4, state=?5, request=?6, partial=?7, source_file=?8"
         " WHERE id=?1",
+    [STORE_JOB_REQUEST] = "UPDATE jobs SET request=?2 WHERE id=?1",
     [STORE_JOB_DELETE] = "DELETE FROM jobs WHERE id=?",
     [STORE_JOBS] = "SELECT id, node, source, target, state, request, partial, source_file FROM jobs ORDER BY id",
     [STORE_RESULT_PUT] = "INSERT INTO results(node, line, error) VALUES(?1, ?2, ?3)"

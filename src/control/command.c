@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "config.h"
@@ -30,9 +31,10 @@ static int find_datastore(struct catalog *catalog, const char *name, unsigned *i
     return -ENODEV;
 }
 
+static const char *const formats[] = {"same", "thin", "thick"};
+
 static int parse_format(const char *value, struct job_request *out, struct sentence *why)
 {
-    static const char *const formats[] = {"same", "thin", "thick"};
     for (unsigned i = 0; i < 3; i++)
         if (strcmp(value, formats[i]) == 0) {
             out->format = (enum job_format)i;
@@ -50,6 +52,10 @@ static int parse_option(char *option, struct job_request *out, struct sentence *
     for (unsigned i = 0; i < sizeof(later) / sizeof(*later); i++)
         if (strcmp(option, later[i]) == 0)
             return refuse(why, -EOPNOTSUPP, "the option %s is not available yet", option);
+    if (!value && strcmp(option, "paused") == 0) {
+        out->paused = true;
+        return 0;
+    }
     if (value && strcmp(option, "format") == 0)
         return parse_format(value, out, why);
     if (value && strcmp(option, "rate") == 0)
@@ -80,6 +86,13 @@ int command_parse_migrate(struct catalog *catalog, const char *text, struct job_
             return error;
     }
     return 0;
+}
+
+void command_format(struct catalog *catalog, const struct job_request *request, char out[COMMAND_MAX + 1])
+{
+    snprintf(out, COMMAND_MAX + 1, "%s,format=%s,rate=%llu%s%s", catalog_datastore(catalog, request->target)->name,
+        formats[request->format], (unsigned long long)request->rate, request->manual ? ",switchover=manual" : "",
+        request->paused ? ",paused" : "");
 }
 
 int command_parse_control(const char *text, enum command_verb *out, struct sentence *why)

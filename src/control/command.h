@@ -9,9 +9,12 @@
 /* A value as it came, made a string: -EINVAL with a sentence when it is empty, too long or no text. */
 int command_text(const char *value, size_t size, char out[COMMAND_MAX + 1], struct sentence *why);
 
-/* TARGET[,format=same|thin|thick][,rate=200M][,switchover=manual]. -ENODEV: no such datastore; -EINVAL: bad option;
+/* TARGET[,format=same|thin|thick][,rate=200M][,switchover=manual][,paused]. -ENODEV: no such datastore; -EINVAL: bad option;
  * -EOPNOTSUPP: an option that is not available yet. */
 int command_parse_migrate(struct catalog *catalog, const char *text, struct job_request *out, struct sentence *why);
+
+/* The text that is parsed to the request again. */
+void command_format(struct catalog *catalog, const struct job_request *request, char out[COMMAND_MAX + 1]);
 
 enum command_verb {
     COMMAND_CANCEL,

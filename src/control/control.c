@@ -234,6 +234,30 @@ struct verb_call {
     uint64_t cancelled; /* id of the record */
 };
 
+struct request_call {
+    uint64_t id;
+    struct job_request request;
+};
+
+static int read_request(void *argument, struct job *job)
+{
+    struct request_call *call = argument;
+    call->id = job_id(job);
+    call->request = job_request(job);
+    return 0;
+}
+
+/* A pause and a rate hold for the worker that starts the job over, too. */
+static int keep_request(struct control *control, uint64_t node)
+{
+    struct request_call call;
+    char text[COMMAND_MAX + 1];
+    if (board_with(control->board, node, read_request, &call) < 0)
+        return 0;
+    command_format(control->catalog, &call.request, text);
+    return jobs_change(control->catalog, call.id, text);
+}
+
 static int apply_verb(void *argument, struct job *job)
 {
     struct verb_call *call = argument;
@@ -258,8 +282,8 @@ static int set_control(struct control *control, uint64_t id, const char *text, s
     if (error < 0)
         return error;
     error = board_with(control->board, id, apply_verb, &call);
-    if (error == 0 && call.cancelled)
-        error = jobs_give_up(control->catalog, call.cancelled);
+    if (error == 0)
+        error = call.cancelled ? jobs_give_up(control->catalog, call.cancelled) : keep_request(control, id);
     if (error == -ENOENT)
         return refuse(why, -EINVAL, "%s: the disk has no job", text);
     if (error == -EBUSY)
@@ -278,6 +302,8 @@ static int set_rate(struct control *control, uint64_t id, const char *text, stru
     if (config_parse_size(text, &rate) < 0)
         return refuse(why, -EINVAL, "\"%s\" is no rate, as 200M", text);
     int error = board_with(control->board, id, apply_rate, &rate);
+    if (error == 0)
+        return keep_request(control, id);
     return error < 0 ? refuse(why, -EINVAL, "the disk has no job under way") : 0;
 }
 

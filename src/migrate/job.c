@@ -25,6 +25,7 @@ int job_new(struct job **out, const struct job_services *services, const struct 
     job->record = *record;
     job->node = record->node;
     job->rate = request->rate;
+    job->pause = request->paused;
     job->reactor = services->reactors[record->node % services->reactor_count];
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -361,6 +362,16 @@ void job_suspend(struct job *job)
     job->suspend = true;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->mutex);
+}
+
+struct job_request job_request(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    struct job_request request = job->request;
+    request.rate = job->rate;
+    request.paused = job->pause;
+    pthread_mutex_unlock(&job->mutex);
+    return request;
 }
 
 uint64_t job_rate(struct job *job)

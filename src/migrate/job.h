@@ -34,6 +34,7 @@ struct job_request {
     enum job_format format;
     uint64_t rate; /* bytes a second, 0: none */
     bool manual;   /* switchover=manual */
+    bool paused;   /* begins paused */
     char text[512];
 };
 
@@ -73,6 +74,8 @@ int job_resume(struct job *job);
 int job_switchover(struct job *job);
 int job_set_rate(struct job *job, uint64_t rate);
 uint64_t job_rate(struct job *job);
+/* What was asked for, with the rate and the pause as they are now; text is as it was. */
+struct job_request job_request(struct job *job);
 /* The worker ends: the job stops where it is, its record stays; takes it up again. */
 void job_suspend(struct job *job);
 /* Waits until the job has ended or delay_ns is over; true: ended. */

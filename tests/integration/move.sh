@@ -65,6 +65,10 @@ echo changed | dd of="$D" bs=1 seek=0 conv=notrunc status=none
 one=$(progress "$D" copied)
 sleep 1
 same "nothing is copied while it is paused" "$one" "$(progress "$D" copied)"
+rate=$(xget "$D" rate)
+kill -9 "$(xget "$MNT" worker)"
+check "the worker that follows a killed one keeps the pause" wait_progress "$D" paused 20
+same "and the rate" "$rate" "$(xget "$D" rate)"
 check "resume" xset "$D" control resume
 check "it copies again" wait_progress "$D" copying 20
 same "a second job on the same disk is refused" "Operation already in progress" "$(xset_error "$D" migrate a)"
