@@ -98,7 +98,8 @@ void handle_releasedir(struct request *request)
     request_reply(request, 0);
 }
 
-/* A name below it, so that the directory that holds the name is the one that was asked for. */
+/* On every datastore that has the directory: a file may stand in it on another one than its home. The path is of a name below it,
+ * so that the directory that holds the name is the one that was asked for. */
 static int sync_call(struct request *request)
 {
     struct catalog *catalog = request->fs->catalog;
@@ -110,9 +111,17 @@ static int sync_call(struct request *request)
     if (error)
         return error == -ENOENT ? 0 : error;
     snprintf(below, sizeof(below), "%s%sx", path, *path ? "/" : "");
-    struct datastore *datastore = catalog_datastore(catalog, node.datastore);
-    error = datastore->ops->sync_directory(datastore, below);
-    return error == -ENOENT ? 0 : error;
+    uint64_t carriers = catalog_carriers(catalog, request->in->nodeid);
+    for (unsigned i = 0; i < catalog_datastore_count(catalog) && !error; i++) {
+        struct datastore *datastore = catalog_datastore(catalog, i);
+        /* The root is everywhere, and what hangs must not keep a name elsewhere from being durable: its home alone. */
+        if (!(carriers >> i & 1) || (node.id == NODE_ROOT && i != node.datastore))
+            continue;
+        error = datastore->ops->sync_directory(datastore, below);
+        if (error == -ENOENT)
+            error = 0;
+    }
+    return error;
 }
 
 void handle_fsyncdir(struct request *request)
@@ -125,5 +134,5 @@ void handle_fsyncdir(struct request *request)
     else if (error)
         request_reply(request, error);
     else
-        request_block(request, catalog_datastore(catalog, node.datastore), sync_call, request_reply);
+        request_block_control(request, sync_call, request_reply);
 }

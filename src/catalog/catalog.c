@@ -253,3 +253,15 @@ uint64_t catalog_files(struct catalog *catalog, unsigned datastore)
     tree_unlock(catalog);
     return files;
 }
+
+uint64_t catalog_carriers(struct catalog *catalog, uint64_t directory)
+{
+    uint64_t carriers = 0;
+    tree_lock(catalog);
+    const struct entry *entry = tree_get(&catalog->tree, directory);
+    for (unsigned i = 0; entry && entry_is_directory(entry) && i < catalog->count; i++)
+        if (entry->id == NODE_ROOT || entry->carriers & catalog_bit(catalog, i))
+            carriers |= 1ull << i;
+    tree_unlock(catalog);
+    return carriers;
+}

@@ -70,3 +70,6 @@ unsigned catalog_datastore_count(struct catalog *catalog);
 
 /* How many files (not directories) the datastore holds, by the catalog. */
 uint64_t catalog_files(struct catalog *catalog, unsigned datastore);
+
+/* The datastores that have the directory, a bit each by index. 0: no such directory. */
+uint64_t catalog_carriers(struct catalog *catalog, uint64_t directory);

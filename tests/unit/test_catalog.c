@@ -462,3 +462,16 @@ Test(catalog, a_damaged_or_newer_file_is_refused_with_a_sentence)
     cr_assert_eq(catalog_open(&catalog, state, stage.datastores, 2, 0, true, &why), -EIO);
     cr_assert(strstr(why.text, file), "%s", why.text);
 }
+
+Test(catalog, the_carriers_of_a_directory_are_known)
+{
+    stage_mkdir(&stage, 0, "both");
+    stage_mkdir(&stage, 1, "both");
+    stage_mkdir(&stage, 1, "second");
+    stage_put(&stage, 0, "file", "x");
+    stage_mount(&stage, true);
+    cr_expect_eq(catalog_carriers(stage.catalog, stage_id(&stage, "both")), 3);
+    cr_expect_eq(catalog_carriers(stage.catalog, stage_id(&stage, "second")), 2);
+    cr_expect_eq(catalog_carriers(stage.catalog, stage_id(&stage, "file")), 0);
+    cr_expect_eq(catalog_carriers(stage.catalog, 12345), 0);
+}
