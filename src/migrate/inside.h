@@ -23,7 +23,7 @@ struct job {
     struct job_services services;
     struct job_request request;
     struct reactor *reactor;
-    uint64_t node;
+    uint64_t id, node; /* the record's */
     /* the job's thread */
     struct job_record record;
     pthread_t thread;

@@ -23,6 +23,7 @@ int job_new(struct job **out, const struct job_services *services, const struct 
     job->services = *services;
     job->request = *request;
     job->record = *record;
+    job->id = record->id;
     job->node = record->node;
     job->rate = request->rate;
     job->pause = request->paused;
@@ -279,7 +280,7 @@ void job_free(struct job *job)
 
 uint64_t job_id(const struct job *job)
 {
-    return job->record.id;
+    return job->id;
 }
 
 uint64_t job_node(const struct job *job)
