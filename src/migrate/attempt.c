@@ -102,6 +102,13 @@ static int attach(struct job *job, struct mirror *mirror)
     return error < 0 ? job_fail(job, error, "attaching the target: %s", error_text(error)) : 0;
 }
 
+/* Law 13: a target that hangs is dropped before a request that waits for it, or for one that does, is over itself. */
+static uint64_t target_timeout(struct job *job)
+{
+    uint64_t limit = job_source(job)->timeout_ns / 2;
+    return job->services.target_timeout_ns < limit ? job->services.target_timeout_ns : limit;
+}
+
 static int open_legs(struct job *job)
 {
     struct image *target = NULL;
@@ -111,7 +118,7 @@ static int open_legs(struct job *job)
     if (error < 0)
         return error;
     uint64_t size = atomic_load(&target->size);
-    error = mirror_new(&mirror, target, size, job->services.target_timeout_ns, &hooks, job);
+    error = mirror_new(&mirror, target, size, target_timeout(job), &hooks, job);
     if (error < 0) {
         image_put(target);
         return job_fail(job, error, "no memory for the bookkeeping");
