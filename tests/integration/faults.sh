@@ -120,4 +120,22 @@ check "at least one write was refused" grep -q 'ERROR write' "$SCRATCH/refused.l
 proven refused "$DISK" "the content after it"
 same "no partial stays" "" "$(leftovers "$A" "$B" "$SMALL")"
 check "the mount ends cleanly" stop_mount "$MNT"
+# --- law 13: a target-timeout longer than the datastore's own timeout ---
+
+SHORT=$SCRATCH/short
+mkdir -p "$SHORT/a" "$SHORT/b"
+: >"$SHORT/rules"
+write_config "$SHORT/svmfs.conf" "a=local:$SHORT/a;timeout = 2s" "b=fault:local:$SHORT/b;faults = $SHORT/rules;timeout = 2s" \
+    -- "state = $SHORT/state" "target-timeout = 30s"
+if check "a mount with short timeouts" start_mount "$SHORT/svmfs.conf" "$SHORT/mnt"; then
+    dd if=/dev/urandom of="$SHORT/mnt/disk" bs=1M count=4 oflag=direct status=none
+    xset "$SHORT/mnt/disk" migrate "b,switchover=manual"
+    check "it is mirrored" wait_progress "$SHORT/mnt/disk" mirrored 20
+    echo "write hang" >"$SHORT/next" && mv "$SHORT/next" "$SHORT/rules"
+    sleep 0.2
+    check "a write beside a hung target is no error" \
+        dd if=/dev/zero of="$SHORT/mnt/disk" bs=4k count=1 oflag=direct conv=notrunc status=none
+    : >"$SHORT/next" && mv "$SHORT/next" "$SHORT/rules"
+    check "the mount ends cleanly" stop_mount "$SHORT/mnt"
+fi
 finish
