@@ -12,9 +12,6 @@
 #include "base/clock.h"
 
 #define INNER_THREADS 4
-#define REACTOR_INDEX (REACTORS_MAX - 1) /* among the inner datastore's queues; the mount has fewer */
-
-const struct datastore_ops *const backend_wrappable[] = {&backend_local, &backend_memory, NULL};
 
 /* ---- rules on names ---- */
 
@@ -134,10 +131,14 @@ static int open_inner(struct fault *fault, const struct datastore *datastore, co
     memcpy(inner->name, datastore->name, sizeof(inner->name));
     inner->timeout_ns = datastore->timeout_ns;
     inner->index = datastore->index;
+    inner->options = datastore->options;
+    inner->identity = datastore->identity;
+    inner->reactors = datastore->reactors;
+    inner->notes = datastore->notes;
     inner->url = strdup(url);
     int error = inner->url ? pool_open(&inner->pool, datastore->name, INNER_THREADS) : -ENOMEM;
     if (!error)
-        error = reactor_start(&fault->reactor, REACTOR_INDEX);
+        error = reactor_start(&fault->reactor, REACTOR_FAULT);
     if (error)
         return refuse(why, error, "datastore %s: %s", datastore->name, error_text(error));
     return inner->ops->open(inner, rest, why);

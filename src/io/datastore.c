@@ -16,6 +16,30 @@ static const struct datastore_ops *find_backend(const struct datastore_ops *cons
     return NULL;
 }
 
+static bool keep(const char **text)
+{
+    *text = *text ? strdup(*text) : NULL;
+    return *text != NULL;
+}
+
+static int keep_options(struct datastore *datastore, const struct datastore_options *options)
+{
+    struct datastore_options *kept = &datastore->options;
+    *kept = *options;
+    kept->name = datastore->name;
+    kept->url = datastore->url;
+    kept->faults = datastore->faults;
+    bool all = keep(&kept->password_file) == (options->password_file != NULL);
+    all = (keep(&kept->mutual_user) == (options->mutual_user != NULL)) && all;
+    all = (keep(&kept->mutual_password_file) == (options->mutual_password_file != NULL)) && all;
+    return all ? 0 : -ENOMEM;
+}
+
+_Atomic uint64_t *datastore_note(struct datastore *datastore, unsigned number)
+{
+    return (datastore->notes ? datastore->notes : datastore->own_notes) + number;
+}
+
 int datastore_new(struct datastore **out, const struct datastore_options *options,
     const struct datastore_ops *const *backends, struct sentence *why)
 {
@@ -33,7 +57,8 @@ int datastore_new(struct datastore **out, const struct datastore_options *option
     datastore->faults = options->faults ? strdup(options->faults) : NULL;
     datastore->timeout_ns = options->timeout_ns;
     datastore->away = true;
-    int error = datastore->url && (!options->faults || datastore->faults) ? 0 : -ENOMEM;
+    datastore->reactors = REACTORS_GUEST_MAX;
+    int error = datastore->url && (!options->faults || datastore->faults) ? keep_options(datastore, options) : -ENOMEM;
     if (!error)
         error = pool_open(&datastore->pool, datastore->name, options->threads);
     if (error) {
@@ -67,6 +92,9 @@ void datastore_free(struct datastore *datastore)
     pool_close(datastore->pool);
     if (!datastore->away)
         datastore->ops->close(datastore);
+    free((void *)datastore->options.password_file);
+    free((void *)datastore->options.mutual_user);
+    free((void *)datastore->options.mutual_password_file);
     free(datastore->url);
     free(datastore->faults);
     free(datastore);

@@ -66,14 +66,34 @@ struct datastore_ops {
     int (*open_image)(struct datastore *datastore, const char *path, bool writable, struct image **out);
 };
 
-/* Options of a [datastore NAME] section. */
+/* Options of a [datastore NAME] section. Strings may be NULL. */
 struct datastore_options {
     const char *name;
     const char *url;
-    uint64_t timeout_ns; /* no request stays unanswered longer */
-    unsigned threads;    /* of its pool */
-    const char *faults;  /* file of rules for the fault wrapper, or NULL */
+    uint64_t timeout_ns;  /* no request stays unanswered longer */
+    unsigned threads;     /* of its pool */
+    const char *faults;   /* file of rules for the fault wrapper */
+    unsigned connections; /* to its server, per reactor; 0: the backend's default */
+    const char *password_file; /* iSCSI: the CHAP secret, a file that only its owner may read */
+    const char *mutual_user, *mutual_password_file; /* iSCSI: what the target must know */
+    uint64_t quiet_ns;         /* NFS: after a new connection's first reply nothing sent before can land (law 6) */
 };
+
+/* Who this mount is, where others could use the same datastore: an owner's record, an iSCSI session's ISID, a
+ * reservation's key. */
+struct identity {
+    uint64_t mount;      /* random, made once per state directory */
+    uint64_t generation; /* of the worker: 1 for the mount's first */
+    bool takeover;       /* an owner that is not this mount is put aside without waiting (--takeover) */
+    int keeper;          /* pid of the process that lives as long as the mount */
+    char host[65];       /* its name */
+    char machine[33];    /* /etc/machine-id; empty where there is none */
+    char boot[37];       /* /proc/sys/kernel/random/boot_id */
+    char mountpoint[256];
+};
+
+/* Words in memory that outlives a worker and not the mount: what a backend must know of the worker before (law 10). */
+#define DATASTORE_NOTES 8
 
 struct datastore {
     /* set at creation */
@@ -81,7 +101,13 @@ struct datastore {
     char name[DATASTORE_NAME_MAX + 1];
     char *url;
     char *faults;
+    struct datastore_options options; /* its strings are owned */
     uint64_t timeout_ns;
+    /* set before the first open, or as they are here */
+    struct identity identity;        /* zero: a mount without a name (tests) */
+    unsigned reactors;               /* the mount's reactors are 0 … reactors-1; at most REACTORS_GUEST_MAX */
+    _Atomic uint64_t *notes;         /* DATASTORE_NOTES words, zero in a new mount; NULL: own_notes is used */
+    _Atomic uint64_t own_notes[DATASTORE_NOTES];
     unsigned index; /* in the mount's array */
     struct pool *pool;
     void *state; /* the backend's */
@@ -99,3 +125,6 @@ int datastore_open(struct datastore *datastore, struct sentence *why);
 
 /* Closes and frees. Blocks until its pool has ended. NULL is fine. */
 void datastore_free(struct datastore *datastore);
+
+/* One of the DATASTORE_NOTES words. Any thread. */
+_Atomic uint64_t *datastore_note(struct datastore *datastore, unsigned number);

@@ -9,6 +9,11 @@
 #include "base/list.h"
 
 #define REACTORS_MAX 16
+/* A mount's own reactors are 0 … REACTORS_GUEST_MAX-1. The indexes above belong to reactors that a datastore starts for
+ * itself; each datastore may have one of each. */
+#define REACTORS_GUEST_MAX 12
+#define REACTOR_NAMES      14 /* its names and its metadata */
+#define REACTOR_FAULT      15 /* the fault wrapper's */
 
 struct reactor;
 
