@@ -233,8 +233,10 @@ void setting_dump(enum setting_section section, const void *object, FILE *out)
         const char *value = number;
         if (is_text(setting))
             value = text_of(setting, object);
-        else
+        else if (number_of(setting, object) != 0)
             print_value(setting, number_of(setting, object), number, sizeof(number));
+        else
+            value = NULL; /* the backend's own */
         if (value)
             fprintf(out, "%s = %s\n", setting->key, value);
     }

@@ -1,4 +1,5 @@
-/* The records of moves, and the commit. See jobs.h; the files of a move are in partial.c. */
+/* The records of moves, and what follows a commit. See jobs.h; the commit is in commit.c, the files of a move in
+ * partial.c. */
 #include "catalog/jobs.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include "catalog/place.h"
 #include "catalog/records.h"
 
-static struct job *find(struct catalog *catalog, uint64_t id)
+struct job *job_of_id(struct catalog *catalog, uint64_t id)
 {
     list_for_each (link, &catalog->jobs)
         if (container_of(link, struct job, link)->record.id == id)
@@ -43,8 +44,8 @@ enum job_way job_way(struct catalog *catalog, uint64_t node)
 static bool given_up(struct catalog *catalog, struct job_record *record)
 {
     tree_lock(catalog);
-    struct job *job = find(catalog, record->id);
-    bool is = job && job->record.state == JOB_RECORD_ABANDONED && record->state == JOB_RECORD_RUNNING;
+    struct job *job = job_of_id(catalog, record->id);
+    bool is = job && job->record.state == JOB_RECORD_ABANDONED && job_record_runs(record);
     if (job)
         memcpy(record->request, job->record.request, sizeof(record->request));
     tree_unlock(catalog);
@@ -72,7 +73,7 @@ int jobs_put(struct catalog *catalog, struct job_record *record, const struct or
     }
     record->id = id;
     tree_lock(catalog);
-    struct job *job = find(catalog, id);
+    struct job *job = job_of_id(catalog, id);
     if (job) {
         free(made);
     } else {
@@ -95,7 +96,7 @@ int jobs_recall(struct catalog *catalog, const struct origin *origin)
 int jobs_change(struct catalog *catalog, uint64_t id, const char *request)
 {
     tree_lock(catalog);
-    struct job *job = find(catalog, id);
+    struct job *job = job_of_id(catalog, id);
     if (job)
         snprintf(job->record.request, sizeof(job->record.request), "%s", request);
     tree_unlock(catalog);
@@ -107,8 +108,8 @@ int jobs_change(struct catalog *catalog, uint64_t id, const char *request)
 int jobs_give_up(struct catalog *catalog, uint64_t id)
 {
     tree_lock(catalog);
-    struct job *job = find(catalog, id);
-    bool running = job && job->record.state == JOB_RECORD_RUNNING;
+    struct job *job = job_of_id(catalog, id);
+    bool running = job && job_record_runs(&job->record);
     struct job_record record;
     if (running)
         record = job->record;
@@ -119,7 +120,7 @@ int jobs_give_up(struct catalog *catalog, uint64_t id)
     return jobs_put(catalog, &record, NULL);
 }
 
-static int drop(struct catalog *catalog, uint64_t id)
+int jobs_drop(struct catalog *catalog, uint64_t id)
 {
     store_begin(catalog->store, true);
     store_run(catalog->store, STORE_JOB_DELETE, "i", (int64_t)id);
@@ -127,7 +128,7 @@ static int drop(struct catalog *catalog, uint64_t id)
     if (error)
         return error;
     tree_lock(catalog);
-    struct job *job = find(catalog, id);
+    struct job *job = job_of_id(catalog, id);
     if (job) {
         list_remove(&job->link);
         free(job);
@@ -135,92 +136,6 @@ static int drop(struct catalog *catalog, uint64_t id)
     pthread_cond_broadcast(&catalog->tree.changed);
     tree_unlock(catalog);
     return 0;
-}
-
-/* Waits until no call by path is at the node, and marks the commit as under way: from now on its names stay and its
- * attributes go to both files. 1: done; 0: the attributes must be copied first; -ECANCELED: there is no such file. */
-static int begin_commit(struct catalog *catalog, struct job_record *record)
-{
-    struct hold hold;
-    int result;
-    hold_init(&hold, catalog);
-    tree_lock(catalog);
-    for (;;) {
-        struct entry *entry = tree_get(&catalog->tree, record->node);
-        struct job *job = find(catalog, record->id);
-        result = !entry || entry->orphan || !job ? -ECANCELED : job->committing ? 1 : 0;
-        if (result || !job->copied || job->attributes != entry->attribute_changes)
-            break;
-        hold.owned[0] = entry;
-        if (hold_take(&hold)) {
-            result = tree_path(entry, record->source_file);
-            if (!result) {
-                job->committing = true;
-                result = 1;
-            }
-            hold_release_locked(&hold);
-            break;
-        }
-        hold_wait(catalog);
-    }
-    tree_unlock(catalog);
-    return result;
-}
-
-int jobs_commit(struct catalog *catalog, struct job_record *record)
-{
-    struct sentence why = {""};
-    int result;
-    while ((result = begin_commit(catalog, record)) == 0) {
-        int error = jobs_copy_attributes(catalog, record, &why);
-        if (error) {
-            log_warning("%s", why.text);
-            return -EAGAIN;
-        }
-    }
-    if (result < 0)
-        return result;
-    tree_lock(catalog);
-    struct entry *entry = tree_get(&catalog->tree, record->node);
-    struct place place = place_of(entry);
-    tree_unlock(catalog);
-    place.datastore = record->target;
-    place.file = record->partial;
-    struct job_record committed = *record;
-    committed.state = JOB_RECORD_COMMITTED;
-    event("job-commit");
-    store_begin(catalog->store, true);
-    record_job(catalog, &committed);
-    record_place(catalog, record->node, &place);
-    int error = store_commit(catalog->store);
-    if (error)
-        return error;
-    event("job-committed");
-    record->state = JOB_RECORD_COMMITTED;
-    return 0;
-}
-
-void jobs_flip(struct catalog *catalog, const struct job_record *record)
-{
-    char *file = strdup(record->partial);
-    tree_lock(catalog);
-    struct entry *entry = tree_get(&catalog->tree, record->node);
-    struct job *job = find(catalog, record->id);
-    if (entry) {
-        catalog_count_file(catalog, entry, -1);
-        entry->datastore = record->target;
-        catalog_count_file(catalog, entry, 1);
-        free(entry->file);
-        entry->file = file;
-        file = NULL;
-    }
-    if (job) {
-        job->record = *record;
-        job->committing = false;
-    }
-    pthread_cond_broadcast(&catalog->tree.changed);
-    tree_unlock(catalog);
-    free(file);
 }
 
 /* The partial gets its name, durably, then the record forgets the hidden one. The node is owned. */
@@ -338,7 +253,7 @@ int jobs_complete(struct catalog *catalog, const struct job_record *record, stru
     if (!why)
         why = &unused;
     tree_lock(catalog);
-    while ((job = find(catalog, id)) && job->completing)
+    while ((job = job_of_id(catalog, id)) && job->completing)
         hold_wait(catalog);
     if (job && job->record.state != JOB_RECORD_COMMITTED) {
         tree_unlock(catalog);
@@ -354,12 +269,12 @@ int jobs_complete(struct catalog *catalog, const struct job_record *record, stru
         return 0; /* somebody else completed it */
     int error = complete(catalog, &copy, why);
     if (!error) {
-        error = drop(catalog, id);
+        error = jobs_drop(catalog, id);
         event("job-dropped");
     }
     if (error) {
         tree_lock(catalog);
-        job = find(catalog, id);
+        job = job_of_id(catalog, id);
         if (job)
             job->completing = false;
         pthread_cond_broadcast(&catalog->tree.changed);
@@ -386,7 +301,7 @@ int jobs_settle(struct catalog *catalog, uint64_t node)
 int jobs_abandon(struct catalog *catalog, const struct job_record *record)
 {
     tree_lock(catalog);
-    struct job *job = find(catalog, record->id);
+    struct job *job = job_of_id(catalog, record->id);
     struct entry *entry = tree_get(&catalog->tree, record->node);
     bool needed = (job && (job->committing || job->record.state == JOB_RECORD_COMMITTED)) ||
                   (entry && entry->file && record->partial[0] && strcmp(entry->file, record->partial) == 0);
@@ -403,7 +318,7 @@ int jobs_abandon(struct catalog *catalog, const struct job_record *record)
         jobs_put(catalog, &abandoned, NULL);
         return error;
     }
-    return record->id ? drop(catalog, record->id) : 0;
+    return record->id ? jobs_drop(catalog, record->id) : 0;
 }
 
 int jobs_list(struct catalog *catalog, job_record_entry *entry, void *argument)

@@ -9,6 +9,7 @@ enum job_record_state {
     JOB_RECORD_COMMITTED, /* the node lives on the target under partial's name; rename and removal are to be completed
                            */
     JOB_RECORD_ABANDONED, /* cancelled or failed; the partial could not be removed yet */
+    JOB_RECORD_MEMBER,    /* as RUNNING, of a directory's job, which makes it anew after a death */
 };
 
 struct job_record {
@@ -37,12 +38,13 @@ int jobs_change(struct catalog *catalog, uint64_t id, const char *request);
 /* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when
  * it is gone. */
 int jobs_give_up(struct catalog *catalog, uint64_t id);
-/* The commit: in one durable transaction the record becomes COMMITTED and the node lives on record->target under
- * record->partial. -ECANCELED: certainly not committed, the disk was unlinked. -EAGAIN: certainly not committed,
- * attributes that changed could not be copied to the target. Other -errno: unknown outcome, the caller goes on
- * mirroring and calls again (law 1). Memory is changed by jobs_flip. */
-int jobs_commit(struct catalog *catalog, struct job_record *record);
-/* In memory, after jobs_commit: catalog_file now gives the target. Never blocks. */
+/* The commit: in one durable transaction each record becomes COMMITTED and its node lives on record->target under
+ * record->partial; with a family (else NULL), the record of a directory's job, the directory and those below it are at
+ * home there too. -ECANCELED: certainly not committed, a disk was unlinked. -EAGAIN: certainly not committed,
+ * attributes that changed could not be copied to the target, or something below the directory is no member. Other
+ * -errno: unknown outcome, the caller goes on mirroring and calls again (law 1). Memory is changed by jobs_flip. */
+int jobs_commit(struct catalog *catalog, struct job_record **records, size_t count, struct job_record *family);
+/* In memory, after jobs_commit, for each record and the family's: catalog_file now gives the target. Never blocks. */
 void jobs_flip(struct catalog *catalog, const struct job_record *record);
 /* After the commit: renames the partial to the node's path on the target (making directories), removes the source's
  * file, each durable before the next, drops the record. Blocks. Repeatable after a death at any step. keep_source: it
@@ -69,3 +71,21 @@ int jobs_copy_attributes(struct catalog *catalog, const struct job_record *recor
 /* Partial files on the datastores that no record owns are set aside as DATASTORE_PRIVATE/stray-… and named in the log.
  */
 int jobs_set_aside_strays(struct catalog *catalog);
+
+/* What a directory's job needs (family.c). The ids of what is below the directory: what is no directory and not on
+ * target, at most most (-E2BIG), -EIO with the sentence where one is in conflict; or all directories, itself first,
+ * parents before children. *ids is the caller's to free. -ENOENT: there is no such directory any more. */
+int jobs_find_members(struct catalog *catalog, uint64_t directory, unsigned target, size_t most, uint64_t **ids,
+    size_t *count, struct sentence *why);
+int jobs_find_directories(struct catalog *catalog, uint64_t directory, uint64_t **ids, size_t *count);
+/* Makes the directory on the target with its attributes and user xattrs, before the commit makes it its home. Blocks. */
+int jobs_copy_directory(
+    struct catalog *catalog, const struct job_record *family, uint64_t directory, struct sentence *why);
+/* After the commit: completes the members that are not, takes the directories from the other datastores where they are
+ * empty, and drops the record. Blocks. Repeatable. */
+int jobs_complete_family(struct catalog *catalog, const struct job_record *family);
+/* A move of the node is on record, not ABANDONED: its record's id; 0: none. */
+uint64_t jobs_moving(struct catalog *catalog, uint64_t node);
+/* A move of the node, of something below it or of a directory above it is on record (not ABANDONED): its node's id;
+ * 0: none. */
+uint64_t jobs_overlap(struct catalog *catalog, uint64_t node);

@@ -24,6 +24,7 @@ struct attribute {
 
 struct attributes {
     struct stat st;
+    char *content; /* a symlink's */
     size_t count;
     struct attribute *list;
 };
@@ -33,6 +34,7 @@ static void attributes_free(struct attributes *attributes)
     for (size_t i = 0; i < attributes->count; i++)
         free(attributes->list[i].value);
     free(attributes->list);
+    free(attributes->content);
 }
 
 static int read_xattr(struct visit *visit, struct attributes *attributes, const char *name)
@@ -60,7 +62,13 @@ static int read_attributes(struct visit *visit, struct attributes *attributes, s
     struct datastore *source = visit->datastore;
     auto_free char *names = malloc(XATTR_MAX);
     int error = names ? source->ops->lookup(source, visit->path, &attributes->st) : -ENOMEM;
-    ssize_t length = error ? 0 : source->ops->list_xattr(source, visit->path, names, XATTR_MAX);
+    if (!error && S_ISLNK(attributes->st.st_mode)) {
+        attributes->content = malloc(PATH_MAX);
+        error = attributes->content ? source->ops->readlink(source, visit->path, attributes->content, PATH_MAX)
+                                    : -ENOMEM;
+    }
+    bool holds = S_ISREG(attributes->st.st_mode) || S_ISDIR(attributes->st.st_mode); /* user xattrs */
+    ssize_t length = error || !holds ? 0 : source->ops->list_xattr(source, visit->path, names, XATTR_MAX);
     if (length < 0 && length != -EOPNOTSUPP)
         error = (int)length;
     for (const char *name = names; !error && length > 0 && name < names + length; name += strlen(name) + 1)
@@ -89,6 +97,8 @@ static int write_xattrs(struct datastore *target, const char *path, const char *
             return refuse(why, error, "%s: its attribute %s cannot be held by datastore %s, the target: %s", path,
                 attribute->name, target->name, error_text(error));
     }
+    if (!S_ISREG(attributes->st.st_mode) && !S_ISDIR(attributes->st.st_mode))
+        return 0;
     /* What was removed since the last copy. */
     auto_free char *there = malloc(XATTR_MAX);
     ssize_t length = there ? target->ops->list_xattr(target, partial, there, XATTR_MAX) : -ENOMEM;
@@ -108,7 +118,7 @@ static int write_attributes(struct datastore *target, const char *path, const ch
         return error;
     /* Owner first: it clears set-id bits; times last. */
     error = ops->set_attributes(target, partial, st, ATTRIBUTE_OWNER);
-    if (!error)
+    if (!error && !S_ISLNK(st->st_mode))
         error = ops->set_attributes(target, partial, st, ATTRIBUTE_MODE);
     if (!error)
         error = ops->set_attributes(target, partial, st, ATTRIBUTE_ATIME | ATTRIBUTE_MTIME);
@@ -147,6 +157,44 @@ int jobs_copy_attributes(struct catalog *catalog, const struct job_record *recor
         job->copied = true;
     }
     tree_unlock(catalog);
+    return error;
+}
+
+int jobs_copy_directory(
+    struct catalog *catalog, const struct job_record *family, uint64_t directory, struct sentence *why)
+{
+    struct visit visit;
+    struct attributes attributes = {.count = 0};
+    int error = visit_begin(&visit, catalog, directory);
+    if (error)
+        return refuse(
+            why, error, "a directory of job %" PRIu64 " cannot be reached: %s", family->id, error_text(error));
+    tree_lock(catalog);
+    unsigned changes = visit.entry->attribute_changes;
+    tree_unlock(catalog);
+    struct datastore *target = place_datastore(catalog, family->target);
+    bool root = directory == NODE_ROOT; /* the datastores' own directories keep their attributes */
+    if (!target)
+        error = refuse(
+            why, -EIO, "%s: datastore %s, the target, is away", visit.path, catalog->datastores[family->target]->name);
+    if (!error && !root)
+        error = read_attributes(&visit, &attributes, why);
+    if (!error && !root && (error = place_directories(catalog, visit.entry, family->target, false)) < 0)
+        refuse(why, error, "%s: the directory cannot be made on datastore %s, the target: %s", visit.path, target->name,
+            error_text(error));
+    if (!error && !root && visit.datastore != target) {
+        error = write_attributes(target, visit.path, visit.path, &attributes, why);
+        if (error == -ENOENT && place_directories(catalog, visit.entry, family->target, true) == 0)
+            error = write_attributes(target, visit.path, visit.path, &attributes, why);
+    }
+    if (!error) {
+        tree_lock(catalog);
+        visit.entry->copied_for = family->id;
+        visit.entry->copied_changes = changes;
+        tree_unlock(catalog);
+    }
+    visit_end(&visit);
+    attributes_free(&attributes);
     return error;
 }
 
@@ -196,11 +244,13 @@ static int make(struct catalog *catalog, const struct entry *directory, const ch
     error = place_private(target);
     if (!error)
         error = place_directories(catalog, directory, record->target, false);
+    if (error == -ENOENT) /* somebody removed what the record says is there */
+        error = place_directories(catalog, directory, record->target, true);
     if (!error)
         error = name_partial(catalog, record);
     event("job-partial-recorded");
     if (!error)
-        error = target->ops->create(target, record->partial, &attributes->st, NULL);
+        error = target->ops->create(target, record->partial, &attributes->st, attributes->content);
     event("job-partial-made");
     if (error)
         return refuse(why, error, "%s: no file could be made on datastore %s, the target: %s", path, target->name,
@@ -214,9 +264,8 @@ static int check_node(
     const struct entry *entry = visit->entry;
     if (record->target >= catalog->count)
         return refuse(why, -ENODEV, "%s: there is no such target", visit->path);
-    if (!S_ISREG(entry->st.st_mode))
-        return refuse(why, entry_is_directory(entry) ? -EISDIR : -EINVAL, "%s is not a disk: only files can be moved",
-            visit->path);
+    if (entry_is_directory(entry))
+        return refuse(why, -EISDIR, "%s is a directory and no disk", visit->path);
     if (entry->orphan)
         return refuse(why, -ENOENT, "%s was unlinked: it cannot be moved", visit->path);
     if (entry->datastore == record->target)

@@ -99,6 +99,12 @@ enum job_way job_way(struct catalog *catalog, uint64_t node);
 int jobs_settle(struct catalog *catalog, uint64_t node);
 /* With the tree's mutex; NULL: none. */
 struct job *job_of_node(struct catalog *catalog, uint64_t node);
+struct job *job_of_id(struct catalog *catalog, uint64_t id);
+int jobs_drop(struct catalog *catalog, uint64_t id);
+static inline bool job_record_runs(const struct job_record *record)
+{
+    return record->state == JOB_RECORD_RUNNING || record->state == JOB_RECORD_MEMBER;
+}
 
 /* A call by path on one node: waits until nobody owns it, then uses it. -ENOENT of the datastore is passed to
  * visit_over: true: it is over, *result is what to return; false: the file has another path by now, begin again. */

@@ -65,6 +65,7 @@ static const char *const texts[STORE_STATEMENTS] = {
         " WHERE id=?1",
     [STORE_NODE_ATTRIBUTES] = "UPDATE nodes SET mode=?2, uid=?3, gid=?4, rdev=?5, size=?6, blocks=?7, atime=?8, atime_ns=?9,"
         " mtime=?10, mtime_ns=?11, ctime=?12, ctime_ns=?13 WHERE id=?1",
+    [STORE_NODE_HOME] = "UPDATE nodes SET datastore=?2 WHERE id=?1",
     [STORE_NODE_CARRIERS] = "UPDATE nodes SET carriers=(carriers | ?2) & ~?3 WHERE id=?1",
     [STORE_NODE_DELETE] = "DELETE FROM nodes WHERE id=?",
     [STORE_NODES_FORGET] = "DELETE FROM nodes WHERE id<>1 AND datastore NOT IN (SELECT id FROM datastores)",

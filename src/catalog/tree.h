@@ -37,6 +37,9 @@ struct entry {
     uint64_t wanted;
     /* counts of changes, to see that something came in between */
     unsigned writes, attribute_changes;
+    /* directories: for which directory's job, and at which count of changes, the attributes were copied to its target */
+    uint64_t copied_for;
+    unsigned copied_changes;
     unsigned stamp; /* of the last scan that saw it */
 };
 

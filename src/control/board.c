@@ -118,21 +118,35 @@ void board_ended(void *argument, struct job *job)
     pthread_mutex_unlock(&board->mutex);
 }
 
+/* Under mutex: what came last, a job of its own or a directory's that takes it along. */
+static int with(struct board *board, uint64_t node, int (*use)(void *argument, struct job *job), void *argument)
+{
+    int result = -ENOENT;
+    for (struct list *at = board->entries.previous; at != &board->entries && result == -ENOENT; at = at->previous) {
+        struct job *job = container_of(at, struct entry, link)->job;
+        result = job_node(job) == node ? use(argument, job) : job_with_member(job, node, use, argument);
+    }
+    return result;
+}
+
 int board_with(struct board *board, uint64_t node, int (*use)(void *argument, struct job *job), void *argument)
 {
     pthread_mutex_lock(&board->mutex);
-    struct entry *entry = find(board, node);
-    int result = entry ? use(argument, entry->job) : -ENOENT;
+    int result = with(board, node, use, argument);
     start_some(board);
     pthread_mutex_unlock(&board->mutex);
     return result;
 }
 
+static int is_under_way(void *argument, struct job *job)
+{
+    return job_ended(job) ? 0 : 1;
+}
+
 bool board_busy(struct board *board, uint64_t node)
 {
     pthread_mutex_lock(&board->mutex);
-    struct entry *entry = find(board, node);
-    bool busy = entry && !entry->ended;
+    bool busy = with(board, node, is_under_way, NULL) == 1;
     pthread_mutex_unlock(&board->mutex);
     return busy;
 }

@@ -18,7 +18,8 @@ int board_add(struct board *board, struct job *job);
 /* services.ended of every job; its argument is the board. */
 void board_ended(void *board, struct job *job);
 
-/* Calls use(argument, job) with the disk's last job while it cannot go away; -ENOENT when there is none. */
+/* Calls use(argument, job) with the disk's last job, its own or as a member of its directory's, while it cannot go away;
+ * -ENOENT when there is none. */
 int board_with(struct board *board, uint64_t node, int (*use)(void *argument, struct job *job), void *argument);
 /* Is a job of the disk under way? */
 bool board_busy(struct board *board, uint64_t node);

@@ -15,6 +15,7 @@
 #define PREFIX       "user.svmfs."
 #define COPY_WINDOW  8 /* regions in flight a job */
 #define GUEST_WINDOW 2 /* and while the guest is at work */
+#define FAMILY_MAX   1024
 
 struct control {
     struct catalog *catalog;
@@ -155,26 +156,12 @@ static int check_space(
         target->name, (unsigned long long)room);
 }
 
-/* Every refusal that can be known before the job starts. */
-static int check_migrate(
-    struct control *control, const struct node *node, const struct job_request *request, struct sentence *why)
+/* Is the node's path free on the target? */
+static int check_path(struct control *control, uint64_t id, struct datastore *target, struct sentence *why)
 {
-    struct datastore *target = catalog_datastore(control->catalog, request->target);
     char path[PATH_MAX];
     struct stat st;
-    if (S_ISDIR(node->st.st_mode))
-        return refuse(why, -EOPNOTSUPP, "moving a directory as one job is not available yet; move its files");
-    if (!S_ISREG(node->st.st_mode))
-        return refuse(why, -EINVAL, "only regular files can be moved");
-    if (node->orphan)
-        return refuse(why, -ENOENT, "the disk has been unlinked");
-    if (board_busy(control->board, node->id))
-        return refuse(why, -EALREADY, "the disk is moving already");
-    if (node->datastore == request->target)
-        return refuse(why, -EEXIST, "the disk is on datastore %s already", target->name);
-    if (target->away)
-        return refuse(why, -ENODEV, "datastore %s is away", target->name);
-    int error = catalog_path(control->catalog, node->id, path);
+    int error = catalog_path(control->catalog, id, path);
     if (error < 0)
         return refuse(why, error, "its path cannot be told: %s", error_text(error));
     error = target->ops->lookup(target, path, &st);
@@ -182,11 +169,62 @@ static int check_migrate(
         return refuse(why, -EISDIR, "datastore %s has a directory /%s", target->name, path);
     if (error == 0)
         return refuse(why, -EEXIST, "datastore %s has a file /%s already", target->name, path);
-    if (error != -ENOENT && error != -ENOTDIR)
-        return refuse(why, error, "datastore %s cannot be asked for /%s: %s", target->name, path, error_text(error));
     if (error == -ENOTDIR)
         return refuse(why, -ENOTDIR, "datastore %s has a file where a directory of /%s should be", target->name, path);
-    return check_space(target, &node->st, request, why);
+    if (error != -ENOENT)
+        return refuse(why, error, "datastore %s cannot be asked for /%s: %s", target->name, path, error_text(error));
+    return 0;
+}
+
+/* Each file below as if it moved alone, and room for all. */
+static int check_family(
+    struct control *control, const struct node *node, const struct job_request *request, struct sentence *why)
+{
+    struct datastore *target = catalog_datastore(control->catalog, request->target);
+    struct stat sum = {.st_size = 0};
+    uint64_t *ids = NULL;
+    size_t count = 0;
+    int error = jobs_find_members(control->catalog, node->id, request->target, FAMILY_MAX, &ids, &count, why);
+    if (error < 0)
+        return why->text[0] ? error : refuse(why, error, "what is in it cannot be told: %s", error_text(error));
+    if (count == 0 && node->datastore == request->target)
+        error = refuse(why, -EEXIST, "all of it is on datastore %s already", target->name);
+    for (size_t i = 0; i < count && !error; i++) {
+        struct node file;
+        if (catalog_get(control->catalog, ids[i], &file) < 0)
+            continue;
+        sum.st_size += file.st.st_size;
+        sum.st_blocks += file.st.st_blocks;
+        error = check_path(control, ids[i], target, why);
+    }
+    free(ids);
+    return error ? error : check_space(target, &sum, request, why);
+}
+
+/* Every refusal that can be known before the job starts. */
+static int check_migrate(
+    struct control *control, const struct node *node, const struct job_request *request, struct sentence *why)
+{
+    struct datastore *target = catalog_datastore(control->catalog, request->target);
+    char other[PATH_MAX] = "";
+    bool directory = S_ISDIR(node->st.st_mode);
+    if (!directory && !S_ISREG(node->st.st_mode))
+        return refuse(why, -EINVAL, "only regular files and directories can be moved");
+    if (node->orphan)
+        return refuse(why, -ENOENT, "the disk has been unlinked");
+    if (board_busy(control->board, node->id))
+        return refuse(why, -EALREADY, "the %s is moving already", directory ? "directory" : "disk");
+    uint64_t overlap = jobs_overlap(control->catalog, node->id);
+    if (overlap && overlap != node->id && catalog_path(control->catalog, overlap, other) == 0)
+        return refuse(why, -EALREADY, "/%s is moving already", other);
+    if (target->away)
+        return refuse(why, -ENODEV, "datastore %s is away", target->name);
+    if (directory)
+        return check_family(control, node, request, why);
+    if (node->datastore == request->target)
+        return refuse(why, -EEXIST, "the disk is on datastore %s already", target->name);
+    int error = check_path(control, node->id, target, why);
+    return error ? error : check_space(target, &node->st, request, why);
 }
 
 /* Makes the record and the job and hands it to the board. */
@@ -231,6 +269,7 @@ static int set_migrate(struct control *control, const struct node *node, const c
 
 struct verb_call {
     enum command_verb verb;
+    bool unlinked;      /* the file is gone: a member may leave its directory's job */
     uint64_t cancelled; /* id of the record */
 };
 
@@ -261,6 +300,8 @@ static int keep_request(struct control *control, uint64_t node)
 static int apply_verb(void *argument, struct job *job)
 {
     struct verb_call *call = argument;
+    if (job_is_member(job) && !call->unlinked)
+        return job_ended(job) ? -EINVAL : -EXDEV;
     switch (call->verb) {
     case COMMAND_CANCEL:
         call->cancelled = job_id(job);
@@ -286,6 +327,8 @@ static int set_control(struct control *control, uint64_t id, const char *text, s
         error = call.cancelled ? jobs_give_up(control->catalog, call.cancelled) : keep_request(control, id);
     if (error == -ENOENT)
         return refuse(why, -EINVAL, "%s: the disk has no job", text);
+    if (error == -EXDEV)
+        return refuse(why, -EBUSY, "%s: the disk moves with its directory; say it to that", text);
     if (error == -EBUSY)
         return refuse(why, -EBUSY, "%s: the switchover is under way", text);
     return error < 0 ? refuse(why, error, "%s: the job has ended or is not in a state for that", text) : 0;
@@ -293,7 +336,7 @@ static int set_control(struct control *control, uint64_t id, const char *text, s
 
 static int apply_rate(void *argument, struct job *job)
 {
-    return job_set_rate(job, *(uint64_t *)argument);
+    return job_is_member(job) ? -EXDEV : job_set_rate(job, *(uint64_t *)argument);
 }
 
 static int set_rate(struct control *control, uint64_t id, const char *text, struct sentence *why)
@@ -304,6 +347,8 @@ static int set_rate(struct control *control, uint64_t id, const char *text, stru
     int error = board_with(control->board, id, apply_rate, &rate);
     if (error == 0)
         return keep_request(control, id);
+    if (error == -EXDEV)
+        return refuse(why, -EBUSY, "the disk moves with its directory; say the rate to that");
     return error < 0 ? refuse(why, -EINVAL, "the disk has no job under way") : 0;
 }
 
@@ -358,7 +403,7 @@ void control_note(struct control *control, uint64_t id, const struct sentence *s
 
 void control_unlinked(struct control *control, uint64_t id)
 {
-    struct verb_call call = {.verb = COMMAND_CANCEL};
+    struct verb_call call = {.verb = COMMAND_CANCEL, .unlinked = true};
     if (board_with(control->board, id, apply_verb, &call) == 0)
         jobs_give_up(control->catalog, call.cancelled);
 }
@@ -386,6 +431,10 @@ static void take_up(struct control *control, struct job_record record)
     struct sentence why = {""};
     if (record.state == JOB_RECORD_ABANDONED)
         return;
+    if (record.state == JOB_RECORD_MEMBER) { /* its directory's job makes it anew */
+        jobs_give_up(control->catalog, record.id);
+        return;
+    }
     int error = command_parse_migrate(control->catalog, record.request, &request, &why);
     if (error == 0)
         error = add_job(control, &request, &record, NULL);

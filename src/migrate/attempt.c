@@ -62,17 +62,25 @@ static bool wants_thick(struct job *job, uint64_t size)
     return size > 0 && source->ops->lookup(source, path, &st) == 0 && (uint64_t)st.st_blocks * 512 >= size;
 }
 
-/* The partial's image with the disk's size, allocated if the disk is to be thick. */
-static int open_target(struct job *job, struct image **out)
+static int make_partial(struct job *job)
 {
-    struct datastore *target = job_target(job);
-    uint64_t timeout = target->timeout_ns, size = disk_size(job->disk);
     struct sentence why = {""};
     int error = jobs_make_partial(job->services.catalog, &job->record, &why);
     if (error == -EEXIST || error == -EISDIR || error == -EOPNOTSUPP)
         return job_fail(job, error, "%s", why.text);
     if (error < 0)
         return job_fail(job, -EAGAIN, "making the target: %s", why.text[0] ? why.text : error_text(error));
+    return 0;
+}
+
+/* The partial's image with the disk's size, allocated if the disk is to be thick. */
+static int open_target(struct job *job, struct image **out)
+{
+    struct datastore *target = job_target(job);
+    uint64_t timeout = target->timeout_ns, size = disk_size(job->disk);
+    int error = make_partial(job);
+    if (error < 0)
+        return error;
     error = target->ops->open_image(target, job->record.partial, true, out);
     if (error < 0)
         return target_failed(job, "opening the partial", error);
@@ -114,8 +122,10 @@ static int open_legs(struct job *job)
     struct image *target = NULL;
     struct mirror *mirror = NULL;
     struct copier *copier = NULL;
-    int error = open_target(job, &target);
-    if (error < 0)
+    int error = job->special ? make_partial(job) : open_target(job, &target);
+    if (job->special)
+        copied(job);
+    if (error < 0 || job->special)
         return error;
     uint64_t size = atomic_load(&target->size);
     error = mirror_new(&mirror, target, size, target_timeout(job), &hooks, job);
@@ -194,13 +204,23 @@ static int event_source(struct job *job)
         (unsigned long long)offset, error_text(error));
 }
 
+static int take_result(struct job *job)
+{
+    pthread_mutex_lock(&job->mutex);
+    int result = job->led_result;
+    job->led = false;
+    pthread_mutex_unlock(&job->mutex);
+    return result;
+}
+
 /* Until the switchover is done or the attempt is over. */
 static int copy(struct job *job)
 {
     int result;
     job_move(job, JOB_COPYING);
     for (;;) {
-        switch (job_next(job)) {
+        enum job_event event = job_next(job);
+        switch (event) {
         case JOB_EVENT_SUSPEND:
             return -ESHUTDOWN;
         case JOB_EVENT_CANCEL:
@@ -210,21 +230,27 @@ static int copy(struct job *job)
         case JOB_EVENT_SOURCE:
             return event_source(job);
         case JOB_EVENT_PAUSE:
-            copier_pause(job->copier, true);
+            if (job->copier)
+                copier_pause(job->copier, true);
             job_move(job, JOB_PAUSED);
             break;
         case JOB_EVENT_RESUME:
-            copier_pause(job->copier, false);
+            if (job->copier)
+                copier_pause(job->copier, false);
             job_move(job, JOB_COPYING);
             break;
         case JOB_EVENT_COPIED:
             job_move(job, JOB_MIRRORED);
             break;
         case JOB_EVENT_SWITCH:
-            result = job_switch(job);
+        case JOB_EVENT_LED:
+            result = event == JOB_EVENT_LED ? take_result(job) : job_switch(job);
             if (result <= 0)
                 return result;
-            copier_kick(job->copier);
+            if (job->copier)
+                copier_kick(job->copier);
+            else
+                copied(job);
             job_move(job, JOB_COPYING);
             break;
         }

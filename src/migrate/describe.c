@@ -8,6 +8,7 @@
 
 struct figures {
     uint64_t done, total, copied, skipped, mirrored, elapsed_ns, copying_ns;
+    unsigned files;
 };
 
 /* Under the job's mutex, so that the copier stays. The mirror's lock is not taken under it (its hooks take the other
@@ -29,30 +30,65 @@ void job_describe(struct job *job, struct job_result *out)
     job_describe_as(job, job_state(job), out);
 }
 
-void job_describe_as(struct job *job, enum job_state state, struct job_result *out)
+static void measure_one(struct job *job, enum job_state state, struct figures *f)
 {
-    struct figures f;
     pthread_mutex_lock(&job->mutex);
-    measure(job, &f);
-    uint64_t pause_us = job->pause_ns / NS_PER_US;
+    measure(job, f);
     struct mirror *mirror = job->mirror ? mirror_get(job->mirror) : NULL;
-    snprintf(out->error, sizeof(out->error), "%s", job->error.text);
     pthread_mutex_unlock(&job->mutex);
 
     if (state == JOB_DONE || (state == JOB_SWITCHING && !mirror)) /* committed; tidying up */
-        f.done = f.total;
+        f->done = f->total;
     else if (mirror)
-        f.done = (mirror_regions(mirror) - mirror_unrouted(mirror)) * REGION_SIZE;
-    if (f.done > f.total)
-        f.done = f.total;
+        f->done = (mirror_regions(mirror) - mirror_unrouted(mirror)) * REGION_SIZE;
+    if (f->done > f->total)
+        f->done = f->total;
     mirror_put(mirror);
+}
+
+/* The members' sum; those that were unlinked do not count. */
+static void measure_members(struct job *job, struct figures *sum)
+{
+    for (size_t i = 0;; i++) {
+        struct figures f = {0};
+        pthread_mutex_lock(&job->mutex);
+        struct job *member = i < job->member_count ? job->members[i] : NULL;
+        pthread_mutex_unlock(&job->mutex);
+        if (!member)
+            return;
+        enum job_state state = job_state(member);
+        if (state == JOB_CANCELLED)
+            continue;
+        measure_one(member, state, &f);
+        sum->done += f.done;
+        sum->total += f.total;
+        sum->copied += f.copied;
+        sum->skipped += f.skipped;
+        sum->mirrored += f.mirrored;
+        sum->files++;
+    }
+}
+
+void job_describe_as(struct job *job, enum job_state state, struct job_result *out)
+{
+    struct figures f = {0};
+    char files[32] = "";
+    measure_one(job, state, &f);
+    if (job->directory) {
+        measure_members(job, &f);
+        snprintf(files, sizeof(files), "files=%u ", f.files);
+    }
+    pthread_mutex_lock(&job->mutex);
+    uint64_t pause_us = job->pause_ns / NS_PER_US;
+    snprintf(out->error, sizeof(out->error), "%s", job->error.text);
+    pthread_mutex_unlock(&job->mutex);
     double percent = f.total ? 100.0 * (double)f.done / (double)f.total : state == JOB_DONE ? 100.0 : 0.0;
     double rate = f.copying_ns ? (double)f.done * 1e9 / (double)f.copying_ns : 0;
     uint64_t eta = rate >= 1 && state < JOB_DONE ? (uint64_t)((double)(f.total - f.done) / rate) : 0;
     snprintf(out->line, sizeof(out->line),
         "state=%s percent=%.1f copied=%" PRIu64 " skipped=%" PRIu64 " mirrored=%" PRIu64 " total=%" PRIu64
-        " rate=%" PRIu64 " eta=%" PRIu64 " elapsed_ms=%" PRIu64 " pause_us=%" PRIu64 " source=%s target=%s",
-        job_state_name(state), percent, f.copied, f.skipped, f.mirrored, f.total, (uint64_t)rate, eta,
+        " rate=%" PRIu64 " eta=%" PRIu64 " %selapsed_ms=%" PRIu64 " pause_us=%" PRIu64 " source=%s target=%s",
+        job_state_name(state), percent, f.copied, f.skipped, f.mirrored, f.total, (uint64_t)rate, eta, files,
         (uint64_t)(f.elapsed_ns / NS_PER_MS), pause_us, job_source(job)->name, job_target(job)->name);
 }
 

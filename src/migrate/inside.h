@@ -16,6 +16,7 @@ enum job_event {
     JOB_EVENT_RESUME,
     JOB_EVENT_COPIED,
     JOB_EVENT_SWITCH,
+    JOB_EVENT_LED, /* a member's directory has switched it, or could not: led_result */
 };
 
 struct job {
@@ -23,12 +24,16 @@ struct job {
     struct job_services services;
     struct job_request request;
     struct reactor *reactor;
-    uint64_t id, node; /* the record's */
+    uint64_t id, node;  /* the record's */
+    bool directory;     /* moves with all that is below: family.c */
+    bool special;       /* a member without bytes: a symlink, a fifo, a socket, a device node */
+    struct job *leader; /* of a member: its directory's job */
     /* the job's thread */
     struct job_record record;
     pthread_t thread;
     struct disk *disk;
-    bool thick; /* the target is allocated whole */
+    bool thick;     /* the target is allocated whole */
+    bool recovered; /* committed by a dead worker */
     uint64_t started;
     /* under mutex */
     pthread_mutex_t mutex;
@@ -36,6 +41,11 @@ struct job {
     enum job_state state;
     bool running, ended, suspend, cancel, pause, switchover, copied;
     bool diverged, source_failed;
+    bool news;            /* something was asked for, or happened to a member */
+    bool enlisted, led;   /* a member: the directory's job has it in hand; it is done with it */
+    int led_result;       /* as job_switch */
+    struct job **members; /* a directory's; they stay until it is freed */
+    size_t member_count, member_room;
     struct extent failed_at;
     enum verb failed_verb;
     int failed_error;
@@ -69,5 +79,13 @@ struct datastore *job_target(struct job *job);
 int job_attempt(struct job *job);
 /* All is routed: commit and flip. As job_attempt; 1: regions became dirty, copy on. */
 int job_switch(struct job *job);
+/* Its first step: attributes and flush of the target. As job_attempt. */
+int job_prepare(struct job *job);
+/* The same for a directory: from OPENING until all of its members have switched and ended, or none will. */
+int family_run(struct job *job);
+/* Something happened to a member. Its mutex is not held. */
+void family_notify(struct job *leader);
 /* After the commit is durable: rename, remove the source, drop the record. */
 void job_complete(struct job *job);
+/* All members are mirrored: 0: they have switched, all of them; 1: none has, go on; -ESHUTDOWN. together.c */
+int family_switch(struct job *job);

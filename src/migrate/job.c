@@ -27,6 +27,8 @@ int job_new(struct job **out, const struct job_services *services, const struct 
     job->node = record->node;
     job->rate = request->rate;
     job->pause = request->paused;
+    struct node node;
+    job->directory = catalog_get(services->catalog, record->node, &node) == 0 && S_ISDIR(node.st.st_mode);
     job->reactor = services->reactors[record->node % services->reactor_count];
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -53,8 +55,8 @@ void job_title(struct job *job, char *out, size_t size)
     char path[PATH_MAX];
     if (catalog_path(job->services.catalog, job->node, path) < 0)
         snprintf(path, sizeof(path), "(inode %llu)", (unsigned long long)job->node);
-    snprintf(out, size, "moving disk /%.300s from datastore %s to datastore %s", path, job_source(job)->name,
-        job_target(job)->name);
+    snprintf(out, size, "moving %s /%.300s from datastore %s to datastore %s", job->directory ? "directory" : "disk",
+        path, job_source(job)->name, job_target(job)->name);
 }
 
 void job_move(struct job *job, enum job_state to)
@@ -67,6 +69,8 @@ void job_move(struct job *job, enum job_state to)
     job->state = to;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->mutex);
+    if (job->leader)
+        family_notify(job->leader);
     log_info(
         "job %llu, %s: %s -> %s", (unsigned long long)job->record.id, title, job_state_name(from), job_state_name(to));
 }
@@ -88,8 +92,10 @@ int job_fail(struct job *job, int error, const char *format, ...)
 /* What the flags ask for, in the order of urgency; false: nothing now. Under mutex. */
 static bool pending_event(const struct job *job, enum job_event *event)
 {
-    bool mirrored = job->state == JOB_MIRRORED && (!job->request.manual || job->switchover);
-    if (job->suspend)
+    bool mirrored = job->state == JOB_MIRRORED && !job->leader && (!job->request.manual || job->switchover);
+    if (job->enlisted || job->led)
+        *event = JOB_EVENT_LED;
+    else if (job->suspend)
         *event = JOB_EVENT_SUSPEND;
     else if (job->cancel)
         *event = JOB_EVENT_CANCEL;
@@ -107,7 +113,7 @@ static bool pending_event(const struct job *job, enum job_event *event)
         *event = JOB_EVENT_SWITCH;
     else
         return false;
-    return true;
+    return !job->enlisted || job->led;
 }
 
 enum job_event job_next(struct job *job)
@@ -166,6 +172,7 @@ static int back_off(struct job *job, unsigned attempt)
 static int run(struct job *job)
 {
     if (job->record.state == JOB_RECORD_COMMITTED) { /* a dead worker's: only the tidying up is left */
+        job->recovered = true;
         job_move(job, JOB_SWITCHING);
         return 0;
     }
@@ -174,7 +181,10 @@ static int run(struct job *job)
     pthread_mutex_unlock(&job->mutex);
     if (result < 0)
         return result;
-    result = job->services.open_disk(job->services.argument, job->node, &job->disk);
+    if (job->directory)
+        return family_run(job);
+    if (!job->special)
+        result = job->services.open_disk(job->services.argument, job->node, &job->disk);
     if (result < 0)
         return job_fail(job, result, "the disk cannot be opened: %s", error_text(result));
     for (unsigned attempt = 0;; attempt++) {
@@ -207,11 +217,11 @@ static void abandon(struct job *job)
 
 /* Before the record is dropped, so that a death in between leaves progress something to tell. A job that only tidied up
  * for a dead worker does not talk over what that one had stored. */
-static void store_result(struct job *job, enum job_state state, bool recovered)
+static void store_result(struct job *job, enum job_state state)
 {
     struct job_result summary, stored;
     job_describe_as(job, state, &summary);
-    if (recovered && jobs_load_result(job->services.catalog, job->node, &stored) == 0 &&
+    if (job->recovered && jobs_load_result(job->services.catalog, job->node, &stored) == 0 &&
         strncmp(stored.line, "state=done", strlen("state=done")) == 0)
         return;
     jobs_store_result(job->services.catalog, job->node, &summary);
@@ -219,14 +229,13 @@ static void store_result(struct job *job, enum job_state state, bool recovered)
 
 static void end(struct job *job, int result)
 {
-    bool recovered = result == 0 && job->disk == NULL;
     enum job_state state = result == 0 ? JOB_DONE : result == -ECANCELED ? JOB_CANCELLED : JOB_FAILED;
     pthread_mutex_lock(&job->mutex);
     job->took_ns = clock_now() - job->started;
     if (result == 0)
         job->error.text[0] = '\0';
     pthread_mutex_unlock(&job->mutex);
-    store_result(job, state, recovered);
+    store_result(job, state);
     if (result == 0)
         job_complete(job);
     else
@@ -235,7 +244,7 @@ static void end(struct job *job, int result)
     job->disk = NULL;
     if (job->error.text[0]) {
         log_warning("%s", job->error.text);
-        store_result(job, state, recovered);
+        store_result(job, state);
     }
     job_move(job, state);
 }
@@ -273,6 +282,9 @@ void job_free(struct job *job)
         return;
     if (job->running)
         pthread_join(job->thread, NULL);
+    for (size_t i = 0; i < job->member_count; i++)
+        job_free(job->members[i]);
+    free(job->members);
     pthread_cond_destroy(&job->changed);
     pthread_mutex_destroy(&job->mutex);
     free(job);
@@ -330,6 +342,7 @@ static int steer(struct job *job, unsigned states, bool *flag, bool value)
     int error = states >> job->state & 1 ? 0 : job->state == JOB_SWITCHING ? -EBUSY : -EINVAL;
     if (error == 0)
         *flag = value;
+    job->news = true;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->mutex);
     return error;
@@ -361,6 +374,7 @@ void job_suspend(struct job *job)
 {
     pthread_mutex_lock(&job->mutex);
     job->suspend = true;
+    job->news = true;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->mutex);
 }

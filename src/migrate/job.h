@@ -1,4 +1,4 @@
-/* job: one migration of one disk, from the command to its end. Runs on a thread of its own (control path: it may
+/* job: one migration of one disk, or of a directory with all that is below it, from the command to its end. Runs on a thread of its own (control path: it may
  * block); everything about bytes is done on a reactor by the disk, the mirror and the copier.
  *
  *   QUEUED → OPENING → COPYING → MIRRORED → SWITCHING → DONE
@@ -66,6 +66,9 @@ uint64_t job_node(const struct job *job);
 enum job_state job_state(struct job *job);
 bool job_ended(struct job *job);
 bool job_cancelled(struct job *job); /* asked for */
+bool job_is_member(const struct job *job);
+/* A directory's job: calls use with the member that moves the node and passes its result on; -ENOENT: there is none. */
+int job_with_member(struct job *job, uint64_t node, int (*use)(void *argument, struct job *job), void *argument);
 
 /* Any thread, never block. 0; -EINVAL: not in this state; -EBUSY: too late (switching). */
 int job_cancel(struct job *job);

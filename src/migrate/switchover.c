@@ -16,16 +16,18 @@
 
 #define COMMIT_RETRY (500 * NS_PER_MS)
 
-static int prepare(struct job *job)
+int job_prepare(struct job *job)
 {
-    struct image *target = mirror_target(job->mirror);
     struct sentence why = {""};
     event("switch-attributes");
     int error = jobs_copy_attributes(job->services.catalog, &job->record, &why);
     if (error < 0)
         return job_fail(job, -EAGAIN, "attributes of the target: %s", why.text[0] ? why.text : error_text(error));
+    if (job->special)
+        return 0;
     event("switch-flush"); /* last, and whole: it makes the attributes durable too */
-    error = await_io(job->reactor, target, VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
+    error = await_io(
+        job->reactor, mirror_target(job->mirror), VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
     if (error < 0)
         return job_fail(
             job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
@@ -46,7 +48,7 @@ int job_switch(struct job *job)
 {
     job_move(job, JOB_SWITCHING);
     disk_worst(job->disk, true);
-    int error = prepare(job);
+    int error = job_prepare(job);
     if (error < 0)
         return error;
     pthread_mutex_lock(&job->mutex);
@@ -60,7 +62,8 @@ int job_switch(struct job *job)
     if (!mirror_commit_begin(job->mirror))
         return 1; /* dirty again, or dropped just now: the loop hears of it */
     event("switch-commit");
-    while ((error = jobs_commit(job->services.catalog, &job->record)) < 0) {
+    struct job_record *record = &job->record;
+    while ((error = jobs_commit(job->services.catalog, &record, 1, NULL)) < 0) {
         if (error == -ECANCELED || error == -EAGAIN)
             return not_committed(job, error);
         log_error("job %llu: the commit could not be recorded: %s; both legs go on, it is recorded again",
@@ -82,7 +85,11 @@ int job_switch(struct job *job)
 void job_complete(struct job *job)
 {
     struct sentence why = {""};
-    int error = jobs_complete(job->services.catalog, &job->record, &why);
+    int error;
+    if (job->directory)
+        error = jobs_complete_family(job->services.catalog, &job->record);
+    else
+        error = jobs_complete(job->services.catalog, &job->record, &why);
     if (error < 0) {
         job_fail(job, error,
             "the disk is on datastore %s, but what is left on datastore %s could not be tidied up: %s; it is "

@@ -94,7 +94,11 @@ matches "removing a control name is refused" ': ' "$removal"
 
 # --- what is no disk ---
 
-refused "a directory" "Operation not supported|Is a directory|$INVALID" "$MNT/folder" migrate b
+mkdir "$B/folder" && echo theirs >"$B/folder/inner"
+BEFORE=$(everything)
+refused "a directory in which a name is taken" "File exists" "$MNT/folder" migrate b
+rm -r "$B/folder"
+BEFORE=$(everything)
 mkfifo "$MNT/fifo" && ln -s disk "$MNT/link"
 check "a fifo is refused" bash -c '! setfattr -n user.svmfs.migrate -v b "$1" 2>/dev/null' - "$MNT/fifo"
 check "a symlink is refused" bash -c '! setfattr -h -n user.svmfs.migrate -v b "$1" 2>/dev/null' - "$MNT/link"

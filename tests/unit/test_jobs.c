@@ -10,6 +10,11 @@
 static struct stage stage;
 static struct job_record record;
 
+static int commit_one(struct catalog *catalog, struct job_record *one)
+{
+    return jobs_commit(catalog, &one, 1, NULL);
+}
+
 static void open_two(void)
 {
     stage_open(&stage, 2);
@@ -44,7 +49,7 @@ static void commit(void)
 {
     struct sentence why = {""};
     cr_assert_eq(jobs_copy_attributes(stage.catalog, &record, &why), 0, "%s", why.text);
-    cr_assert_eq(jobs_commit(stage.catalog, &record), 0);
+    cr_assert_eq(commit_one(stage.catalog, &record), 0);
     cr_assert_eq(record.state, JOB_RECORD_COMMITTED);
 }
 
@@ -134,7 +139,7 @@ Test(jobs, the_target_gets_every_attribute)
     st.st_mode = S_IFREG | 0600;
     cr_assert_eq(names_set_attributes(stage.catalog, id, &st, ATTRIBUTE_MODE | ATTRIBUTE_MTIME, false, &node), 0);
     names_remove_xattr(stage.catalog, id, "user.b");
-    cr_assert_eq(jobs_commit(stage.catalog, &record), 0);
+    cr_assert_eq(commit_one(stage.catalog, &record), 0);
     is = physical(1, record.partial);
     cr_assert(is.st_mode == (S_IFREG | 0600) && is.st_mtim.tv_sec == 2000 && is.st_mtim.tv_nsec == 7);
     /* And what changes while the commit's outcome is not known goes to both. */
@@ -282,7 +287,7 @@ Test(jobs, a_disk_that_was_unlinked_is_not_committed)
     stage_mount(&stage, true);
     begin();
     cr_assert_eq(stage_unlink(&stage, NULL, "vm/disk", true, NULL), 0);
-    cr_assert_eq(jobs_commit(stage.catalog, &record), -ECANCELED);
+    cr_assert_eq(commit_one(stage.catalog, &record), -ECANCELED);
     cr_assert_eq(jobs_abandon(stage.catalog, &record), 0);
     cr_assert_eq(stage_hidden(&stage, 1, "partial-"), 0);
 }
@@ -405,7 +410,7 @@ Test(jobs, a_target_that_fails_before_the_commit_is_told_apart)
     stage_mount(&stage, true);
     begin();
     stage_hook = fail_target;
-    cr_assert_eq(jobs_commit(stage.catalog, &record), -EAGAIN);
+    cr_assert_eq(commit_one(stage.catalog, &record), -EAGAIN);
     stage_hook = NULL;
     cr_assert_eq(jobs_abandon(stage.catalog, &record), 0);
     check_only_on(0);
@@ -425,14 +430,14 @@ Test(jobs, a_commit_that_cannot_be_written_can_be_repeated)
     limit.rlim_cur = 1;
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     for (int i = 0; i < 3; i++)
-        cr_assert_lt(jobs_commit(stage.catalog, &record), 0);
+        cr_assert_lt(commit_one(stage.catalog, &record), 0);
     cr_assert_eq(record.state, JOB_RECORD_RUNNING);
     cr_assert_eq(catalog_file(stage.catalog, record.node, &datastore, path), 0);
     cr_assert_eq(datastore, 0);
     cr_assert_eq(jobs_abandon(stage.catalog, &record), -EBUSY); /* it may be committed */
     limit.rlim_cur = limit.rlim_max;
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    cr_assert_eq(jobs_commit(stage.catalog, &record), 0);
+    cr_assert_eq(commit_one(stage.catalog, &record), 0);
     jobs_flip(stage.catalog, &record);
     complete();
     check_only_on(1);
