@@ -45,8 +45,8 @@ static void source_failed(void *argument, uint64_t offset, int error)
 
 static int target_failed(struct job *job, const char *what, int error)
 {
-    return job_fail(
-        job, -EAGAIN, "%s of the target on datastore %s: %s", what, job_target(job)->name, error_text(error));
+    job_fail(job, error, "%s of the target on datastore %s: %s", what, job_target(job)->name, error_text(error));
+    return job_retry(job, job_target(job), error);
 }
 
 static bool wants_thick(struct job *job, uint64_t size)
@@ -68,9 +68,10 @@ static int make_partial(struct job *job)
     int error = jobs_make_partial(job->services.catalog, &job->record, &why);
     if (error == -EEXIST || error == -EISDIR || error == -EOPNOTSUPP)
         return job_fail(job, error, "%s", why.text);
-    if (error < 0)
-        return job_fail(job, -EAGAIN, "making the target: %s", why.text[0] ? why.text : error_text(error));
-    return 0;
+    if (error == 0)
+        return 0;
+    job_fail(job, error, "making the target: %s", why.text[0] ? why.text : error_text(error));
+    return job_retry(job, job_target(job), error);
 }
 
 /* The partial's image with the disk's size, allocated if the disk is to be thick. */
@@ -105,8 +106,10 @@ static int attach(struct job *job, struct mirror *mirror)
         if (error < 0)
             return target_failed(job, "sizing the partial", error);
     }
-    if (error == -ETIMEDOUT)
-        return job_fail(job, -EAGAIN, "the source on datastore %s does not answer", job_source(job)->name);
+    if (error == -ETIMEDOUT) {
+        job_fail(job, error, "the source on datastore %s does not answer", job_source(job)->name);
+        return job_retry(job, job_source(job), error);
+    }
     return error < 0 ? job_fail(job, error, "attaching the target: %s", error_text(error)) : 0;
 }
 
@@ -190,8 +193,9 @@ static int event_diverged(struct job *job)
     enum verb verb = job->failed_verb;
     int error = job->failed_error;
     pthread_mutex_unlock(&job->mutex);
-    return job_fail(job, -EAGAIN, "%s of the target on datastore %s failed at offset %llu: %s", verb_name(verb),
+    job_fail(job, error, "%s of the target on datastore %s failed at offset %llu: %s", verb_name(verb),
         job_target(job)->name, (unsigned long long)at.start, error_text(error));
+    return job_retry(job, job_target(job), error);
 }
 
 static int event_source(struct job *job)
@@ -200,8 +204,10 @@ static int event_source(struct job *job)
     uint64_t offset = job->failed_at.start;
     int error = job->failed_error;
     pthread_mutex_unlock(&job->mutex);
-    return job_fail(job, error, "read of the source on datastore %s failed at offset %llu: %s", job_source(job)->name,
+    job_fail(job, error, "read of the source on datastore %s failed at offset %llu: %s", job_source(job)->name,
         (unsigned long long)offset, error_text(error));
+    job_retry(job, job_source(job), error);
+    return job->outage ? -EAGAIN : error;
 }
 
 static int take_result(struct job *job)
@@ -259,7 +265,6 @@ static int copy(struct job *job)
 
 int job_attempt(struct job *job)
 {
-    job_move(job, JOB_OPENING);
     int result = open_legs(job);
     if (result == 0)
         result = copy(job);

@@ -34,6 +34,7 @@ struct job {
     struct disk *disk;
     bool thick;     /* the target is allocated whole */
     bool recovered; /* committed by a dead worker */
+    bool outage;    /* the attempt ended because a datastore does not answer: that passes */
     uint64_t started;
     /* under mutex */
     pthread_mutex_t mutex;
@@ -61,6 +62,8 @@ struct job {
 void job_move(struct job *job, enum job_state to);
 /* Notes the failure's sentence and returns error. */
 int job_fail(struct job *job, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The attempt failed by error, of a datastore that may be there again later, or not: notes which, returns -EAGAIN. */
+int job_retry(struct job *job, const struct datastore *datastore, int error);
 /* Waits for what is to be done next. */
 enum job_event job_next(struct job *job);
 /* Sleeps at most delay_ns; true: the worker ends, let go. */
@@ -74,7 +77,7 @@ void job_title(struct job *job, char *out, size_t size);
 struct datastore *job_source(struct job *job);
 struct datastore *job_target(struct job *job);
 
-/* One attempt: a fresh partial to the end. 0 done; -ECANCELED; -ESHUTDOWN suspended; -EAGAIN the target failed (a new
+/* One attempt, from OPENING: a fresh partial to the end. 0 done; -ECANCELED; -ESHUTDOWN suspended; -EAGAIN the target failed (a new
  * attempt may be made); other -errno: failed for good. With the sentence noted. */
 int job_attempt(struct job *job);
 /* All is routed: commit and flip. As job_attempt; 1: regions became dirty, copy on. */

@@ -11,8 +11,9 @@
 #include "base/log.h"
 #include "migrate/inside.h"
 
-#define ATTEMPTS 3
-#define BACK_OFF NS_PER_S
+#define ATTEMPTS     3 /* where a datastore answers, with an error */
+#define BACK_OFF     NS_PER_S
+#define BACK_OFF_MAX (30 * NS_PER_S)
 
 int job_new(struct job **out, const struct job_services *services, const struct job_request *request,
     const struct job_record *record)
@@ -154,10 +155,29 @@ void job_unpark(struct job *job)
         reactor_call(job->services.reactors[i], unpark, job->services.reactors[i]);
 }
 
+int job_retry(struct job *job, const struct datastore *datastore, int error)
+{
+    switch (-error) {
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case ENOTCONN:
+        job->outage = true;
+        break;
+    default:
+        job->outage = datastore->away;
+    }
+    return -EAGAIN;
+}
+
 /* Between two attempts the job is PAUSED; 0: go on. */
 static int back_off(struct job *job, unsigned attempt)
 {
-    struct timespec at = after(BACK_OFF << attempt);
+    uint64_t delay = attempt < 5 ? BACK_OFF << attempt : BACK_OFF_MAX;
+    struct timespec at = after(delay < BACK_OFF_MAX ? delay : BACK_OFF_MAX);
     if (job_state(job) != JOB_PAUSED)
         job_move(job, JOB_PAUSED);
     pthread_mutex_lock(&job->mutex);
@@ -167,6 +187,43 @@ static int back_off(struct job *job, unsigned attempt)
     int result = job->suspend ? -ESHUTDOWN : job->cancel ? -ECANCELED : 0;
     pthread_mutex_unlock(&job->mutex);
     return result;
+}
+
+static int try_once(struct job *job)
+{
+    job->outage = false;
+    job_move(job, JOB_OPENING);
+    if (job->special || job->disk)
+        return job_attempt(job);
+    int error = job->services.open_disk(job->services.argument, job->node, &job->disk);
+    if (error == 0)
+        return job_attempt(job);
+    job_fail(job, error, "the disk on datastore %s, the source, cannot be opened: %s", job_source(job)->name,
+        error_text(error));
+    job_retry(job, job_source(job), error);
+    return job->outage ? -EAGAIN : error;
+}
+
+/* A datastore that does not answer is waited for; one that answers with errors has three chances in a row. */
+static int try(struct job *job)
+{
+    unsigned failures = 0, outages = 0;
+    for (;;) {
+        int result = try_once(job);
+        if (result != -EAGAIN)
+            return result;
+        failures = job->outage ? 0 : failures + 1;
+        outages = job->outage ? outages + 1 : 0;
+        if (job->outage)
+            log_warning("%s; it is tried again until it is cancelled", job->error.text);
+        else
+            log_warning("%s (attempt %u of %u)", job->error.text, failures, ATTEMPTS);
+        if (failures == ATTEMPTS)
+            return result;
+        result = back_off(job, (failures ? failures : outages) - 1);
+        if (result < 0)
+            return result;
+    }
 }
 
 static int run(struct job *job)
@@ -181,24 +238,7 @@ static int run(struct job *job)
     pthread_mutex_unlock(&job->mutex);
     if (result < 0)
         return result;
-    if (job->directory)
-        return family_run(job);
-    if (!job->special)
-        result = job->services.open_disk(job->services.argument, job->node, &job->disk);
-    if (result < 0)
-        return job_fail(job, result, "the disk cannot be opened: %s", error_text(result));
-    for (unsigned attempt = 0;; attempt++) {
-        result = job_attempt(job);
-        if (result != -EAGAIN)
-            break;
-        log_warning("%s (attempt %u of %u)", job->error.text, attempt + 1, ATTEMPTS);
-        if (attempt + 1 == ATTEMPTS)
-            break;
-        result = back_off(job, attempt);
-        if (result < 0)
-            break;
-    }
-    return result;
+    return job->directory ? family_run(job) : try(job);
 }
 
 /* The guest is untouched; the partial goes. What cannot go now is kept on record, as nothing to be resumed. */

@@ -21,17 +21,19 @@ int job_prepare(struct job *job)
     struct sentence why = {""};
     event("switch-attributes");
     int error = jobs_copy_attributes(job->services.catalog, &job->record, &why);
-    if (error < 0)
-        return job_fail(job, -EAGAIN, "attributes of the target: %s", why.text[0] ? why.text : error_text(error));
+    if (error < 0) {
+        job_fail(job, error, "attributes of the target: %s", why.text[0] ? why.text : error_text(error));
+        return job_retry(job, job_target(job), error);
+    }
     if (job->special)
         return 0;
     event("switch-flush"); /* last, and whole: it makes the attributes durable too */
     error = await_io(
         job->reactor, mirror_target(job->mirror), VERB_FLUSH, (struct extent){0, 0}, job->services.target_timeout_ns);
-    if (error < 0)
-        return job_fail(
-            job, -EAGAIN, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
-    return 0;
+    if (error == 0)
+        return 0;
+    job_fail(job, error, "flush of the target on datastore %s: %s", job_target(job)->name, error_text(error));
+    return job_retry(job, job_target(job), error);
 }
 
 /* The catalog says for certain that nothing was recorded: the source stays the truth. */

@@ -42,6 +42,21 @@ attempt() {
     same "$what: no partial stays" "" "$(leftovers "$A" "$B" "$SMALL")"
 }
 
+# outage "sentence" RULE: a target that does not answer: the move waits for it, and goes on when it does.
+outage() {
+    local what=$1 why
+    rules "$2"
+    check "$what: the move starts" xset "$DISK" migrate bad || return
+    check "$what: it is paused" wait_for 60 state_is "$DISK" paused
+    why=$(xget "$DISK" error)
+    matches "$what: the sentence names the disk, the leg and the datastore" 'disk .*target.* bad' "$why"
+    same "$what: the disk stays" a "$(xget "$DISK" datastore)"
+    no_rules
+    check "$what: it goes on when the target answers" wait_progress "$DISK" "done"
+    check "$what: and back" move "$DISK" a
+    same "$what: no partial stays" "" "$(leftovers "$A" "$B" "$SMALL")"
+}
+
 # --- the target ---
 
 start_load target --size=$SIZE --fill --direct --think=1000 "$DISK"
@@ -50,8 +65,8 @@ for offset in 0 $((1048576 - 512)) $((5 * 1048576 + 4096)) $((SIZE - 1)); do
     attempt "a target that is full at $offset" target $offset "write enospc offset=$offset"
 done
 attempt "a target that cannot be flushed" target - "flush fail errno=EIO"
-attempt "a target that hangs" target - "write hang after=5"
-attempt "a target whose flush hangs" target - "flush hang"
+outage "a target that hangs" "write hang after=5"
+outage "a target whose flush hangs" "flush hang"
 end_load target "the guest saw nothing of all that"
 proven target "$DISK" "its content"
 proven target "$A/disk" "and on the source"
