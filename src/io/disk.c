@@ -36,6 +36,7 @@ struct disk {
     _Atomic uint32_t references;
     _Atomic uint32_t mirrored; /* requests that hold the mirror and are not judged yet */
     _Atomic uint32_t in_flight;
+    _Atomic uint32_t ghosts; /* changes that were given up on and hold their lock */
     _Atomic uint64_t worst;
 };
 
@@ -129,8 +130,9 @@ static bool needs_lock(struct disk_io *io, bool mirrored, struct lock_request *l
     switch (io->verb) {
     case VERB_READ:
     case VERB_MAP:
+        /* What was given up on has landed or not; it must not be seen to do so later. */
         lock->mode = LOCK_MODE_READ;
-        return mirrored;
+        return mirrored || atomic_load_explicit(&io->disk->ghosts, memory_order_acquire) > 0;
     case VERB_FLUSH:
         return false;
     case VERB_WRITE:
@@ -160,7 +162,7 @@ void disk_submit(struct disk *disk, struct disk_io *io)
     io->reactor = reactor_current();
     io->started = clock_now();
     io->state = DISK_IO_WAITING;
-    io->is_answered = false;
+    io->is_answered = io->ghost = false;
     io->mirror = NULL;
     io->truth = NULL;
     io->legs[0].done = io->legs[1].done = NULL;
@@ -244,7 +246,9 @@ static void unlock(struct disk_io *io)
 {
     if (io->locked)
         region_lock_release(&io->disk->lock, &io->lock);
-    io->locked = false;
+    if (io->ghost)
+        atomic_fetch_sub(&io->disk->ghosts, 1);
+    io->locked = io->ghost = false;
 }
 
 /* Nothing refers to the request any more. */
@@ -377,6 +381,9 @@ static void expire_request(struct disk_io *io)
         finish(io);
         return;
     }
+    io->ghost = io->locked && io->lock.mode == LOCK_MODE_WRITE;
+    if (io->ghost)
+        atomic_fetch_add(&io->disk->ghosts, 1);
     answer(io, -EIO);
 }
 

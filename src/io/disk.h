@@ -40,7 +40,7 @@ struct disk_io {
     struct task task;
     unsigned pending, to; /* enum leg */
     enum { DISK_IO_WAITING, DISK_IO_SENT, DISK_IO_PARKED, DISK_IO_DONE } state;
-    bool locked, is_answered;
+    bool locked, is_answered, ghost;
 };
 
 /* A disk on an open image; takes the caller's reference of it. id: the node's, for sentences and the log. timeout: the

@@ -239,6 +239,25 @@ Test(disk, law_6_a_ghost_keeps_its_lock)
     cr_expect_eq(source.count, 2, "the ghost has landed");
 }
 
+Test(disk, what_was_given_up_on_is_not_seen_to_land_later)
+{
+    struct asked ghost, r, elsewhere;
+    disk_detach(disk, mirror); /* reads of a disk that does not move take no lock otherwise */
+    ask(&ghost, VERB_WRITE, 0, 4096);
+    wait_and_expire(200000);
+    ask(&r, VERB_READ, 0, 4096);
+    ask(&elsewhere, VERB_READ, 8192, 12288);
+    cr_expect_eq(source.count, 2, "a read of the ghost's bytes waits; another one does not");
+    end(&source, 0);
+    cr_expect(ghost.released);
+    end(&source, 0);
+    end(&source, 0);
+    cr_expect(r.answered && r.io.result == 0 && elsewhere.answered);
+    ask(&ghost, VERB_WRITE, 0, 4096);
+    ask(&r, VERB_READ, 0, 4096);
+    cr_expect_eq(source.count, 2, "no ghost, no lock");
+}
+
 Test(disk, a_request_that_waits_for_a_ghost_ends_in_time_too)
 {
     struct asked ghost, waiting;
