@@ -16,7 +16,6 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -70,24 +69,19 @@ static int resolve_parent(const struct local *local, const char *path, int flags
     return local_resolve(local, directory, flags | O_DIRECTORY);
 }
 
+/* What may be changed: nothing when another mount has taken the datastore over; local_resolve then says EIO. */
+static const struct local *to_change(const struct datastore *datastore)
+{
+    const struct local *local = datastore->state;
+    return local && !local_is_lost(local) ? local : NULL;
+}
+
 static int done(int result)
 {
     return result < 0 ? -errno : 0;
 }
 
 /* ---- the datastore ---- */
-
-/* Where the filesystem knows no such locks nothing is claimed. */
-static int claim(struct local *local)
-{
-    local->claim = openat(local->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (local->claim < 0)
-        return -errno;
-    if (flock(local->claim, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-        return 0;
-    close(local->claim);
-    return -EBUSY;
-}
 
 static int open_local(struct datastore *datastore, const char *rest, struct sentence *why)
 {
@@ -98,13 +92,15 @@ static int open_local(struct datastore *datastore, const char *rest, struct sent
     if (!local)
         return refuse(why, -ENOMEM, "datastore %s: no memory", datastore->name);
     local->root = open(rest, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int error = local->root < 0 ? -errno : claim(local);
+    struct sentence claimed = {""};
+    int error = local->root < 0 ? -errno : local_claim(datastore, local, &claimed);
     if (error) {
         if (local->root >= 0)
             close(local->root);
         free(local);
-        return refuse(why, error, "datastore %s: directory %s: %s", datastore->name, rest,
-            error == -EBUSY ? "another svmfs is using it" : error_text(error));
+        return claimed.text[0]
+                   ? refuse(why, error, "%s", claimed.text)
+                   : refuse(why, error, "datastore %s: directory %s: %s", datastore->name, rest, error_text(error));
     }
     pthread_mutex_init(&local->mutex, NULL);
     datastore->state = local;
@@ -118,7 +114,7 @@ static void close_local(struct datastore *datastore)
         return;
     aio_close(&local->aio);
     pthread_mutex_destroy(&local->mutex);
-    close(local->claim);
+    local_unclaim(local);
     close(local->root);
     free(local);
     datastore->state = NULL;
@@ -216,7 +212,7 @@ static int create(struct datastore *datastore, const char *path, const struct st
     const char *leaf;
     if (*path == '\0')
         return -EEXIST;
-    auto_close int parent = resolve_parent(datastore->state, path, O_PATH, &leaf);
+    auto_close int parent = resolve_parent(to_change(datastore), path, O_PATH, &leaf);
     if (parent < 0)
         return parent;
     int error = make(parent, leaf, st, content);
@@ -247,10 +243,10 @@ static int rename_careful(int from_fd, const char *from, int to_fd, const char *
 static int rename_local(struct datastore *datastore, const char *from, const char *to, bool replace)
 {
     const char *from_leaf, *to_leaf;
-    auto_close int from_fd = resolve_parent(datastore->state, from, O_PATH, &from_leaf);
+    auto_close int from_fd = resolve_parent(to_change(datastore), from, O_PATH, &from_leaf);
     if (from_fd < 0)
         return from_fd;
-    auto_close int to_fd = resolve_parent(datastore->state, to, O_PATH, &to_leaf);
+    auto_close int to_fd = resolve_parent(to_change(datastore), to, O_PATH, &to_leaf);
     if (to_fd < 0)
         return to_fd;
     int error = done(renameat2(from_fd, from_leaf, to_fd, to_leaf, replace ? 0 : RENAME_NOREPLACE));
@@ -264,7 +260,7 @@ static int remove_local(struct datastore *datastore, const char *path, bool dire
     const char *leaf;
     if (*path == '\0')
         return -EBUSY;
-    auto_close int parent = resolve_parent(datastore->state, path, O_PATH, &leaf);
+    auto_close int parent = resolve_parent(to_change(datastore), path, O_PATH, &leaf);
     return parent < 0 ? parent : done(unlinkat(parent, leaf, directory ? AT_REMOVEDIR : 0));
 }
 
@@ -291,7 +287,7 @@ static int readlink_local(struct datastore *datastore, const char *path, char *o
 
 static int set_attributes(struct datastore *datastore, const char *path, const struct stat *st, unsigned mask)
 {
-    auto_close int fd = local_resolve(datastore->state, path, O_PATH);
+    auto_close int fd = local_resolve(to_change(datastore), path, O_PATH);
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
     int error = fd < 0 ? fd : 0;
     if (!error && (mask & ATTRIBUTE_OWNER))
@@ -326,7 +322,7 @@ static int set_xattr(
     struct datastore *datastore, const char *path, const char *name, const void *value, size_t size, int flags)
 {
     char proc[PROC_FD_MAX];
-    auto_close int fd = local_resolve(datastore->state, path, O_PATH);
+    auto_close int fd = local_resolve(to_change(datastore), path, O_PATH);
     if (fd < 0 || !is_ours(name))
         return fd < 0 ? fd : -EOPNOTSUPP;
     return done(setxattr(local_proc_fd(proc, fd), name, value, size, flags));
@@ -335,7 +331,7 @@ static int set_xattr(
 static int remove_xattr(struct datastore *datastore, const char *path, const char *name)
 {
     char proc[PROC_FD_MAX];
-    auto_close int fd = local_resolve(datastore->state, path, O_PATH);
+    auto_close int fd = local_resolve(to_change(datastore), path, O_PATH);
     if (fd < 0 || !is_ours(name))
         return fd < 0 ? fd : -EOPNOTSUPP;
     return done(removexattr(local_proc_fd(proc, fd), name));

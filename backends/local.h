@@ -9,8 +9,8 @@
 
 /* datastore->state of an open local datastore. */
 struct local {
-    int root;  /* O_PATH */
-    int claim; /* holds a flock on the root: two mounts on one datastore would each be sure of its names and sizes */
+    int root; /* O_PATH */
+    struct local_claim *claim;
     struct aio aio;
     /* under mutex: what images on a device can do, asked once */
     pthread_mutex_t mutex;
@@ -25,6 +25,14 @@ int local_resolve(const struct local *local, const char *path, int flags);
 
 /* Opens again, with other flags, what an O_PATH descriptor stands for. Descriptor or -errno. */
 int local_reopen(int path_fd, int flags);
+
+/* Makes this mount the only one that uses the directory; -EBUSY with a sentence that names the other. Blocks, as
+ * owner_claim does. unclaim gives it back. */
+int local_claim(struct datastore *datastore, struct local *local, struct sentence *why);
+void local_unclaim(struct local *local);
+
+/* Another mount has taken the directory over: nothing may be changed. Any thread, never blocks. */
+bool local_is_lost(const struct local *local);
 
 /* datastore_ops.open_image */
 int local_open_image(struct datastore *datastore, const char *path, bool writable, struct image **out);

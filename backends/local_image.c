@@ -259,10 +259,16 @@ static int execute(struct local_image *image, struct io *io)
     abort();
 }
 
+static bool is_forbidden(const struct local_image *image, const struct io *io)
+{
+    return fence_counts(io->verb) && local_is_lost(image->local);
+}
+
 static void run(struct work *work)
 {
     struct io *io = container_of(work, struct io, work);
-    finish(io, execute(image_of(io), io));
+    struct local_image *image = image_of(io);
+    finish(io, is_forbidden(image, io) ? -EIO : execute(image, io));
 }
 
 /* Each refusal in a row doubles how many of the next writes do not ask. */
@@ -329,7 +335,7 @@ static bool is_direct(const struct local_image *image, const struct io *io)
 static bool ask(struct local_image *image, struct io *io)
 {
     struct local_request *request = request_of(io);
-    if (!may_ask(image, io))
+    if (is_forbidden(image, io) || !may_ask(image, io))
         return false;
     request->aio.done = aio_done;
     if (extent_length(io->extent) > SPLIT_PIECE)

@@ -48,7 +48,7 @@ static bool try_once(struct opener *opener, bool first, struct sentence *before)
     int error = datastore_open(opener->datastore, &why);
     if (error && why.text[0] == '\0')
         refuse(&why, error, "datastore %s: %s", opener->datastore->name, error_text(error));
-    if (error && strcmp(why.text, before->text) != 0)
+    if (error && error != -EINTR && strcmp(why.text, before->text) != 0) /* EINTR: the mount ends */
         log_warning("%s; it is tried again until it is there", why.text);
     if (!error && !first)
         log_info("datastore %s is there", opener->datastore->name);
@@ -149,7 +149,7 @@ static void await_openers(struct datastores *datastores, uint64_t patience_ns)
 }
 
 int datastores_open(struct datastores **out, const struct config *config, const struct datastore_ops *const *backends,
-    uint64_t patience_ns, struct sentence *why)
+    const struct datastores_mount *mount, uint64_t patience_ns, struct sentence *why)
 {
     struct datastores *datastores = new_datastores();
     int error = datastores ? 0 : -ENOMEM;
@@ -157,6 +157,9 @@ int datastores_open(struct datastores **out, const struct config *config, const 
         error = datastore_new(&datastores->array[i], &config->datastores[i], backends, why);
         if (!error) {
             datastores->array[i]->index = i;
+            datastores->array[i]->identity = mount->identity;
+            datastores->array[i]->reactors = mount->reactors;
+            datastores->array[i]->notes = mount->notes[i];
             datastores->count++;
         }
     }
@@ -200,6 +203,8 @@ bool datastores_settle(struct datastores *datastores, uint64_t patience_ns)
     uint64_t end = clock_now() + patience_ns;
     pthread_mutex_lock(&datastores->mutex);
     datastores->stopping = true;
+    for (unsigned i = 0; i < datastores->count; i++)
+        datastores->array[i]->stopping = true;
     pthread_cond_broadcast(&datastores->changed);
     while (!all(datastores, has_ended) && clock_now() < end)
         wait_until(datastores, end);

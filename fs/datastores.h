@@ -8,10 +8,17 @@
 
 struct datastores;
 
+/* What every datastore is told of the mount. */
+struct datastores_mount {
+    struct identity identity;
+    unsigned reactors;
+    _Atomic uint64_t (*notes)[DATASTORE_NOTES]; /* by the datastore's index, CONFIG_DATASTORES_MAX of them */
+};
+
 /* Makes all, in the configuration's order, and waits until each was tried once, at most for patience_ns. 0 or -errno
  * with a sentence: a configuration that cannot be served; never because a datastore is away. */
 int datastores_open(struct datastores **out, const struct config *config, const struct datastore_ops *const *backends,
-    uint64_t patience_ns, struct sentence *why);
+    const struct datastores_mount *mount, uint64_t patience_ns, struct sentence *why);
 
 /* The array, as catalog_open takes it. */
 struct datastore **datastores_array(struct datastores *datastores);

@@ -337,6 +337,7 @@ static int serve(struct keeper *keeper)
     if (!error) {
         keeper->session.head->init_in = keeper->fuse.init_in;
         keeper->session.head->init_out = keeper->fuse.init_out;
+        atomic_store(&keeper->session.head->takeover, keeper->options->takeover);
         error = open_clones(keeper);
         if (error)
             mount_abort(&keeper->fuse);

@@ -11,6 +11,7 @@ struct keeper_options {
     const char *mount_options;   /* for mount(2)'s data and flags: "ro,allow_other,…", checked by main */
     const char *config_argument; /* fsname in /proc/mounts */
     bool foreground;
+    bool takeover; /* of datastores that others use */
 };
 
 /* Locks the state directory (a second mount of it: -EBUSY with a sentence that names the holder's pid), mounts, starts

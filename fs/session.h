@@ -23,10 +23,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "config.h"
 #include "io/reactor.h"
 
 #define SESSION_MAGIC   0x31736673666d7673ull /* "svmfsfs1" */
-#define SESSION_VERSION 1
+#define SESSION_VERSION 2
 
 #define FUSE_PAGE      4096u
 #define CHUNK_SIZE     65536u
@@ -69,13 +70,15 @@ struct session_head {
     uint64_t handles_offset, slots_offset, chunks_offset, size;
     struct fuse_init_in init_in;
     struct fuse_init_out init_out;
-    _Atomic uint64_t generation;               /* workers started */
-    _Atomic uint64_t stopping;                 /* the keeper wants a clean end */
-    _Atomic uint64_t heartbeat;                /* the worker's, clock_now(); stands still when a reactor does */
-    _Atomic uint64_t served;                   /* a worker has served since the mount: the datastores were scanned */
+    _Atomic uint64_t generation; /* workers started */
+    _Atomic uint64_t stopping;   /* the keeper wants a clean end */
+    _Atomic uint64_t heartbeat;  /* the worker's, clock_now(); stands still when a reactor does */
+    _Atomic uint64_t takeover;   /* owners of datastores that are others are put aside by the mount's first */
+    _Atomic uint64_t served;     /* a worker has served since the mount: the datastores were scanned */
     _Atomic uint64_t handle_hint, handle_top;  /* where a free handle may be; none was ever used from top on */
     _Atomic uint32_t slots_used[REACTORS_MAX]; /* no slot was ever used from there on: who looks at all slots stops here
                                                   (a look at a page that was never used would make one) */
+    _Atomic uint64_t notes[CONFIG_DATASTORES_MAX][DATASTORE_NOTES]; /* what backends keep from worker to worker */
 };
 
 struct session {

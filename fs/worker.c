@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -22,6 +23,7 @@
 #include "fs/datastores.h"
 #include "fs/filesystem.h"
 #include "fs/handlers.h"
+#include "fs/identity.h"
 #include "fs/message.h"
 #include "fs/open.h"
 
@@ -88,12 +90,31 @@ static unsigned default_datastore(const struct config *config)
     return 0;
 }
 
+/* The keeper is who made the socket: a parent can have died by now. */
+static int describe_mount(struct worker *worker, struct datastores_mount *mount, struct sentence *why)
+{
+    struct session_head *head = worker->fs.session.head;
+    struct ucred keeper = {0};
+    socklen_t length = sizeof(keeper);
+    *mount = (struct datastores_mount){.reactors = head->reactors, .notes = head->notes};
+    mount->identity.generation = atomic_load(&head->generation);
+    mount->identity.takeover = atomic_load(&head->takeover) && !atomic_load(&head->served);
+    snprintf(mount->identity.mountpoint, sizeof(mount->identity.mountpoint), "%.*s",
+        (int)sizeof(mount->identity.mountpoint) - 1, worker->hello.mountpoint);
+    if (getsockopt(worker->socket, SOL_SOCKET, SO_PEERCRED, &keeper, &length) == 0)
+        mount->identity.keeper = keeper.pid;
+    return identity_load(&mount->identity, worker->config.state, why);
+}
+
 static int open_names(struct worker *worker, struct sentence *why)
 {
     struct filesystem *fs = &worker->fs;
+    struct datastores_mount mount;
     bool first = atomic_load(&fs->session.head->served) == 0;
-    int error = datastores_open(
-        &worker->datastores, &worker->config, worker->backends, first ? FIRST_PATIENCE_NS : NEXT_PATIENCE_NS, why);
+    int error = describe_mount(worker, &mount, why);
+    if (!error)
+        error = datastores_open(&worker->datastores, &worker->config, worker->backends, &mount,
+            first ? FIRST_PATIENCE_NS : NEXT_PATIENCE_NS, why);
     if (error)
         return error;
     error = catalog_open(&fs->catalog, worker->config.state, datastores_array(worker->datastores),

@@ -120,7 +120,7 @@ static int take_key(struct reader *reader, const char *key, const char *value)
     const char *name = is_mount ? "mount" : config->datastores[config->datastore_count - 1].name;
     int number = setting_find(section, key);
     if (number < 0) {
-        char keys[128];
+        char keys[256];
         setting_keys(section, keys, sizeof(keys));
         return FAULT(reader, reader->line, "[%s] has no key %.100s: %s are known", name, key, keys);
     }
@@ -152,6 +152,27 @@ static int take_line(struct reader *reader, char *line, size_t length)
     return take_key(reader, trim(text), trim(equals + 1));
 }
 
+static bool is_raw(const char *url, size_t length)
+{
+    static const char *const raws[] = {"device", "iscsi"};
+    for (size_t i = 0; i < sizeof(raws) / sizeof(raws[0]); i++)
+        if (url[length] == ':' && strlen(raws[i]) == length && strncmp(raws[i], url, length) == 0)
+            return true;
+    return false;
+}
+
+/* user:secret@ or user%secret@; %40 and the like are parts of a name. */
+static bool holds_secret(const char *url)
+{
+    const char *from = strstr(url, "://");
+    const char *end = from ? from + 3 + strcspn(from + 3, "/") : NULL;
+    const char *at = from ? memrchr(from + 3, '@', (size_t)(end - from - 3)) : NULL;
+    for (const char *p = from ? from + 3 : NULL; at && p < at; p++)
+        if (*p == ':' || (*p == '%' && !(isxdigit((unsigned char)p[1]) && isxdigit((unsigned char)p[2]))))
+            return true;
+    return false;
+}
+
 static int check_url(struct reader *reader, unsigned index)
 {
     const struct datastore_options *options = &reader->config->datastores[index];
@@ -159,6 +180,12 @@ static int check_url(struct reader *reader, unsigned index)
     char known[200] = "";
     if (!options->url)
         return FAULT(reader, line, "datastore %s has no key url", options->name);
+    if (holds_secret(options->url))
+        return FAULT(reader, line,
+            "datastore %s: url: has a secret in it; the user alone stands there, the secret in a file that "
+            "password-file "
+            "names",
+            options->name);
     size_t length = strcspn(options->url, ":");
     bool found = false;
     for (const char *const *scheme = reader->schemes; *scheme; scheme++) {
@@ -167,6 +194,11 @@ static int check_url(struct reader *reader, unsigned index)
         size_t used = strlen(known);
         snprintf(known + used, sizeof(known) - used, "%s%s:", used > 0 ? ", " : "", *scheme);
     }
+    if (!found && is_raw(options->url, length))
+        return FAULT(reader, line,
+            "datastore %s: url: %.100s is one raw image and holds no files: volume: before it makes a datastore of it "
+            "(volume:%.100s), once svmfs-volume has formatted it",
+            options->name, options->url, options->url);
     if (!found)
         return FAULT(
             reader, line, "datastore %s: url: \"%.100s\" begins with none of %s", options->name, options->url, known);

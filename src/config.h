@@ -1,5 +1,6 @@
 /* config: what the configuration file and the mount options say, checked. Pure but for reading the file.
- * Format: INI (docs: svmfs(8)). [datastore NAME] url, timeout, threads, faults; [mount] default, state, reactors, jobs,
+ * Format: INI (docs: svmfs(8)). [datastore NAME] url, timeout, threads, connections, password-file,
+ * mutual-user, mutual-password-file, quiet, faults; [mount] default, state, reactors, jobs,
  * target-timeout, buffers. Every unknown section or key, bad value, double name, missing must-have is an error that
  * names file, line and key. Durations: 500ms, 30s, 2m; sizes: 64M, 1G; rates as sizes. */
 #pragma once

@@ -32,16 +32,18 @@
 #define CONTROL_XATTR    "user.svmfs.control"
 #define CONTROL_SENTENCE "user.svmfs.error"
 
-static const struct datastore_ops *const backends[] = {&backend_local, &backend_memory, &backend_fault, NULL};
+static const struct datastore_ops *const backends[] = {
+    &backend_local, &backend_memory, &backend_nfs, &backend_volume, &backend_fault, NULL};
 
 static const char help[] =
-    "usage: svmfs CONFIG MOUNTPOINT [-o OPTIONS] [-f]   mount\n"
+    "usage: svmfs CONFIG MOUNTPOINT [-o OPTIONS] [-f] [--takeover]   mount\n"
     "       svmfs --check-config CONFIG                 say whether the configuration is good\n"
     "       svmfs --dump-config CONFIG                  print it with everything that it leaves out\n"
     "       svmfs --rescan MOUNTPOINT                   find what came and went in the datastores' directories\n"
     "       svmfs --version | --help\n"
     "\n"
     "-o OPTIONS  mount options; default=, state=, reactors=, jobs=, target-timeout=, buffers= replace the file's\n"
+    "--takeover  also datastores that another mount uses, which must be dead: it cannot write to them any more\n"
     "-f          stay in the foreground, log to stderr\n"
     "\n"
     "To unmount: umount MOUNTPOINT. To move an open disk: setfattr -n user.svmfs.migrate -v DATASTORE FILE.\n"
@@ -166,6 +168,7 @@ static int serve(struct config *config, const struct arguments *arguments, const
         .mount_options = arguments->options.mount,
         .config_argument = arguments->config,
         .foreground = arguments->foreground,
+        .takeover = arguments->options.takeover,
     };
     int error = freeze(config, &why);
     if (error == 0)
@@ -248,7 +251,8 @@ int main(int argc, char **argv)
 {
     static const struct option long_options[] = {{"check-config", required_argument, NULL, 'c'},
         {"dump-config", required_argument, NULL, 'd'}, {"rescan", required_argument, NULL, 'r'},
-        {"worker", no_argument, NULL, 'w'}, {"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {0}};
+        {"takeover", no_argument, NULL, 't'}, {"worker", no_argument, NULL, 'w'}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'}, {0}};
     static struct arguments arguments;
     struct sentence why;
     opterr = 0;
@@ -269,6 +273,9 @@ int main(int argc, char **argv)
             break;
         case 'r':
             arguments.rescan = optarg;
+            break;
+        case 't':
+            arguments.options.takeover = true;
             break;
         case 'w':
             return worker();

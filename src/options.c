@@ -65,6 +65,10 @@ static int add_one(struct options *options, char *option, struct sentence *why)
         if (setting_find(SETTING_MOUNT, key) >= 0)
             return add_override(options, option, why);
     }
+    if (strcmp(option, "takeover") == 0) {
+        options->takeover = true;
+        return 0;
+    }
     if (strcmp(option, "remount") == 0)
         return refuse(
             why, -EINVAL, "mount option remount: a mount of svmfs cannot be changed, only unmounted and mounted again");
@@ -72,9 +76,10 @@ static int add_one(struct options *options, char *option, struct sentence *why)
         return add_mount(options, option, why);
     if (is_one_of(option, for_nobody))
         return 0;
-    char keys[128];
+    char keys[256];
     setting_keys(SETTING_MOUNT, keys, sizeof(keys));
-    return refuse(why, -EINVAL, "unknown mount option \"%.100s\"; svmfs's own are %s, each with =VALUE", option, keys);
+    return refuse(why, -EINVAL, "unknown mount option \"%.100s\"; svmfs's own are %s, each with =VALUE, and takeover",
+        option, keys);
 }
 
 int options_add(struct options *options, const char *text, struct sentence *why)

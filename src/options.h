@@ -9,6 +9,7 @@
 struct options {
     char mount[OPTIONS_MAX];     /* for the keeper: "rw,nodev,…" */
     char overrides[OPTIONS_MAX]; /* "key=value" of [mount], each ended by a zero byte, the last by two */
+    bool takeover;               /* of datastores that another mount uses */
 };
 
 /* Adds one -o argument. 0 or -EINVAL with a sentence. */

@@ -29,6 +29,7 @@ int catalog_open(struct catalog **out, const char *state_directory, struct datas
     list_init(&catalog->jobs);
     list_init(&catalog->replays);
     catalog->settled = first ? 0 : clock_now() + SETTLING_NS;
+    catalog->taken_over = first ? 0 : clock_now();
     pthread_mutex_init(&catalog->scanning, NULL);
     int error = count == 0 || count > CATALOG_DATASTORES_MAX || default_datastore >= count
                     ? refuse(why, -EINVAL, "a catalog needs 1 to %d datastores", CATALOG_DATASTORES_MAX)

@@ -12,7 +12,7 @@
 struct datastore *intent_datastore(struct catalog *catalog, uint64_t bit)
 {
     int row = bit ? __builtin_ctzll(bit) : -1;
-    return row < 0 || catalog->indexes[row] < 0 ? NULL : place_datastore(catalog, (unsigned)catalog->indexes[row]);
+    return row < 0 || catalog->indexes[row] < 0 ? NULL : place_await(catalog, (unsigned)catalog->indexes[row]);
 }
 
 static int put(struct catalog *catalog, struct intent *intent)

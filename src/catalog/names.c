@@ -61,7 +61,7 @@ static int take_new_name(struct catalog *catalog, struct hold *hold, uint64_t pa
 static int make(struct catalog *catalog, const struct entry *directory, unsigned index, const char *path,
     const struct stat *st, const char *content, bool retry)
 {
-    struct datastore *datastore = place_datastore(catalog, index);
+    struct datastore *datastore = place_await(catalog, index);
     struct stat there;
     if (!datastore)
         return -EIO;

@@ -265,7 +265,7 @@ static int check_node(
     if (record->target >= catalog->count)
         return refuse(why, -ENODEV, "%s: there is no such target", visit->path);
     if (entry_is_directory(entry))
-        return refuse(why, -EISDIR, "%s is a directory and no disk", visit->path);
+        return refuse(why, -EISDIR, "%s is a directory and not a disk", visit->path);
     if (entry->orphan)
         return refuse(why, -ENOENT, "%s was unlinked: it cannot be moved", visit->path);
     if (entry->datastore == record->target)

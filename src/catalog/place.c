@@ -15,6 +15,15 @@ struct datastore *place_datastore(struct catalog *catalog, unsigned index)
     return atomic_load(&datastore->away) ? NULL : datastore;
 }
 
+struct datastore *place_await(struct catalog *catalog, unsigned index)
+{
+    tree_lock(catalog);
+    while (catalog_comes(catalog, catalog->datastores[index]))
+        hold_wait(catalog);
+    tree_unlock(catalog);
+    return place_datastore(catalog, index);
+}
+
 static int make_directory(struct datastore *datastore, const char *path, const struct stat *st)
 {
     struct stat there;

@@ -6,6 +6,8 @@
 
 /* The datastore, or NULL while it is away. */
 struct datastore *place_datastore(struct catalog *catalog, unsigned index);
+/* The same, but waits for it after a worker's death. */
+struct datastore *place_await(struct catalog *catalog, unsigned index);
 /* Makes the directory and those above it on the datastore. again: those too that should be there. */
 int place_directories(struct catalog *catalog, const struct entry *directory, unsigned datastore, bool again);
 /* Makes svmfs's own directory of the datastore. */

@@ -1,6 +1,7 @@
 /* The catalog's inside, for the files of this folder. */
 #pragma once
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "catalog/hold.h"
 #include "catalog/jobs.h"
@@ -24,7 +25,8 @@ struct catalog {
     /* set at creation */
     struct datastore **datastores;
     unsigned count, default_datastore;
-    uint64_t settled; /* clock: until then names may be further on datastores than in the records (visit.c) */
+    uint64_t taken_over; /* clock: from a dead worker, 0: not; datastores that it had may come yet (catalog_comes) */
+    uint64_t settled;    /* clock: until then names may be further on datastores than in the records (visit.c) */
     unsigned rows[CATALOG_DATASTORES_MAX]; /* a datastore's row in the records */
     int indexes[CATALOG_DATASTORES_MAX];   /* a row's datastore, -1: not configured */
     struct store *store;
@@ -81,6 +83,13 @@ static inline bool name_is_private(const struct entry *directory, const char *na
 }
 /* The directory, or the errno of not finding one. */
 int catalog_directory(struct catalog *catalog, uint64_t id, struct entry **out);
+/* Is the datastore away, but may be waited for: who has a disk open does not know that there is a new worker, and waits up
+ * to the datastore's timeout for a server that does not answer at this moment. */
+static inline bool catalog_comes(const struct catalog *catalog, const struct datastore *datastore)
+{
+    return atomic_load(&datastore->away) && !atomic_load(&datastore->stopping) && catalog->taken_over &&
+           clock_now() < catalog->taken_over + datastore->timeout_ns;
+}
 /* The path of the entry's bytes; with the tree's mutex. */
 int catalog_file_of(const struct entry *entry, char out[PATH_MAX]);
 /* Why the entry answers nothing: 0 or -EIO. */

@@ -141,7 +141,7 @@ int names_unlink(struct catalog *catalog, const struct origin *origin, uint64_t 
     if (error)
         return error;
     struct entry *entry = hold.owned[0];
-    struct datastore *datastore = place_datastore(catalog, entry->datastore);
+    struct datastore *datastore = place_await(catalog, entry->datastore);
     *removed = entry->id;
     if (!datastore) {
         error = -EIO;
@@ -162,7 +162,7 @@ int names_unlink(struct catalog *catalog, const struct origin *origin, uint64_t 
 
 static int remove_from(struct catalog *catalog, struct entry *entry, unsigned index, const char *path)
 {
-    struct datastore *datastore = place_datastore(catalog, index);
+    struct datastore *datastore = place_await(catalog, index);
     int error = datastore ? datastore->ops->remove(datastore, path, true) : -EIO;
     if (error == -ENOENT)
         error = 0;
@@ -224,7 +224,7 @@ int names_release_orphan(struct catalog *catalog, uint64_t id)
     tree_unlock(catalog);
     if (error)
         return error;
-    struct datastore *datastore = place_datastore(catalog, hold.owned[0]->datastore);
+    struct datastore *datastore = place_await(catalog, hold.owned[0]->datastore);
     error = datastore ? datastore->ops->remove(datastore, path, false) : -EIO;
     if (!error || error == -ENOENT) {
         record_gone(catalog, NULL, id, path);

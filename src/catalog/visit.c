@@ -29,6 +29,10 @@ int visit_begin(struct visit *visit, struct catalog *catalog, uint64_t id)
         if (error)
             break;
         visit->datastore = catalog->datastores[visit->entry->datastore];
+        if (catalog_comes(catalog, visit->datastore)) {
+            hold_wait(catalog);
+            continue;
+        }
         if (atomic_load(&visit->datastore->away)) {
             error = -EIO;
             break;

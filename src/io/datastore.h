@@ -70,13 +70,13 @@ struct datastore_ops {
 struct datastore_options {
     const char *name;
     const char *url;
-    uint64_t timeout_ns;  /* no request stays unanswered longer */
-    unsigned threads;     /* of its pool */
-    const char *faults;   /* file of rules for the fault wrapper */
-    unsigned connections; /* to its server, per reactor; 0: the backend's default */
-    const char *password_file; /* iSCSI: the CHAP secret, a file that only its owner may read */
+    uint64_t timeout_ns;                            /* no request stays unanswered longer */
+    unsigned threads;                               /* of its pool */
+    const char *faults;                             /* file of rules for the fault wrapper */
+    unsigned connections;                           /* to its server, per reactor; 0: the backend's default */
+    const char *password_file;                      /* iSCSI: the CHAP secret, a file that only its owner may read */
     const char *mutual_user, *mutual_password_file; /* iSCSI: what the target must know */
-    uint64_t quiet_ns;         /* NFS: after a new connection's first reply nothing sent before can land (law 6) */
+    uint64_t quiet_ns; /* NFS: after a new connection's first reply nothing sent before can land (law 6) */
 };
 
 /* Who this mount is, where others could use the same datastore: an owner's record, an iSCSI session's ISID, a
@@ -104,15 +104,18 @@ struct datastore {
     struct datastore_options options; /* its strings are owned */
     uint64_t timeout_ns;
     /* set before the first open, or as they are here */
-    struct identity identity;        /* zero: a mount without a name (tests) */
-    unsigned reactors;               /* the mount's reactors are 0 … reactors-1; at most REACTORS_GUEST_MAX */
-    _Atomic uint64_t *notes;         /* DATASTORE_NOTES words, zero in a new mount; NULL: own_notes is used */
+    struct identity identity; /* zero: a mount without a name (tests) */
+    unsigned reactors;        /* the mount's reactors are 0 … reactors-1; at most REACTORS_GUEST_MAX */
+    _Atomic uint64_t *notes;  /* DATASTORE_NOTES words, zero in a new mount; NULL: own_notes is used */
     _Atomic uint64_t own_notes[DATASTORE_NOTES];
     unsigned index; /* in the mount's array */
     struct pool *pool;
     void *state; /* the backend's */
     /* atomic */
-    _Atomic bool away; /* open failed and was not done again yet */
+    _Atomic bool away;     /* open failed and was not done again yet */
+    _Atomic bool stopping; /* the mount ends: what waits in open gives up */
+    /* set by who made this datastore for its own raw image: the one that the mount knows; NULL: itself */
+    struct datastore *above;
 };
 
 /* Makes the object and its pool and finds the backend by the URL's scheme among backends (NULL-terminated array); does
@@ -125,6 +128,12 @@ int datastore_open(struct datastore *datastore, struct sentence *why);
 
 /* Closes and frees. Blocks until its pool has ended. NULL is fine. */
 void datastore_free(struct datastore *datastore);
+
+/* What waits in open looks at it: true: give up. As long as the datastore. Any thread. */
+static inline const _Atomic bool *datastore_stopping(const struct datastore *datastore)
+{
+    return datastore->above ? &datastore->above->stopping : &datastore->stopping;
+}
 
 /* One of the DATASTORE_NOTES words. Any thread. */
 _Atomic uint64_t *datastore_note(struct datastore *datastore, unsigned number);

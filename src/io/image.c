@@ -213,3 +213,9 @@ void image_put(struct image *image)
     image->closing.run = close_image;
     pool_run(image->datastore->pool, &image->closing);
 }
+
+void image_close(struct image *image)
+{
+    assert(atomic_load(&image->references) == 1 && atomic_load(&image->in_flight) == 0);
+    image->ops->close(image);
+}

@@ -55,3 +55,7 @@ void image_fence(struct image *image, void (*fenced)(void *argument), void *argu
 /* References; the last put closes the image on its datastore's pool. Any thread, never blocks. */
 struct image *image_get(struct image *image);
 void image_put(struct image *image);
+
+/* As the last image_put, on this thread: returns when it is closed. For who has the only reference and will end the
+ * reactor that it was used from. Blocks. */
+void image_close(struct image *image);

@@ -18,8 +18,7 @@ struct raw_ops {
     /* rest: what follows "scheme:". Returns only when no write that an earlier process of this mount sent can land any
      * more (law 6), so that what is read then stays. *out has one reference. Blocks, at most about the datastore's
      * timeout. 0 or -errno with a sentence that says what to do. */
-    int (*open)(
-        struct datastore *datastore, const char *rest, bool writable, struct image **out, struct sentence *why);
+    int (*open)(struct datastore *datastore, const char *rest, bool writable, struct image **out, struct sentence *why);
 
     /* Asks the size again (a LUN, a device or a file may have grown); updates image->size. 0 or -errno. Blocks. */
     int (*refresh)(struct image *image);

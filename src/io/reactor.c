@@ -30,7 +30,7 @@ struct reactor {
     /* atomic */
     atomic_bool asleep;
     /* own thread only */
-    struct list tasks, hooks, timers, pending;
+    struct list tasks, hooks, timers, pending, endings;
     struct source waker;
 };
 
@@ -153,6 +153,9 @@ static void *reactor_thread(void *argument)
         }
         turn(reactor);
     }
+    struct list *ending;
+    while ((ending = list_pop(&reactor->endings)))
+        container_of(ending, struct task, link)->run(container_of(ending, struct task, link));
     return NULL;
 }
 
@@ -178,6 +181,7 @@ int reactor_start(struct reactor **out, unsigned index)
     list_init(&reactor->hooks);
     list_init(&reactor->timers);
     list_init(&reactor->pending);
+    list_init(&reactor->endings);
     reactor->epoll = epoll_create1(EPOLL_CLOEXEC);
     reactor->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int error = reactor->epoll < 0 || reactor->wake < 0 ? -errno : 0;
@@ -205,6 +209,11 @@ void reactor_stop(struct reactor *reactor)
     eventfd_write(reactor->wake, 1);
     pthread_join(reactor->thread, NULL);
     reactor_free(reactor);
+}
+
+void reactor_at_end(struct reactor *reactor, struct task *task)
+{
+    list_append(&reactor->endings, &task->link);
 }
 
 struct call {

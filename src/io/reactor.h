@@ -61,6 +61,10 @@ struct list *reactor_pending(struct reactor *reactor);
 /* Queues a task; the reactor wakes. Any thread, never blocks. */
 void reactor_post(struct reactor *reactor, struct task *task);
 
+/* Runs the task on the reactor's thread when the reactor ends, after all others; list_remove(&task->link) takes it back.
+ * Own thread only. For who keeps sources beyond its requests. */
+void reactor_at_end(struct reactor *reactor, struct task *task);
+
 /* Runs call(argument) on the reactor and waits for its end. Never from a reactor's thread. */
 void reactor_call(struct reactor *reactor, void (*call)(void *argument), void *argument);
 

@@ -110,14 +110,15 @@ void case_holes(struct rig *rig)
     for_both_ways(flags)
     {
         struct image *image = rig_image(rig, flags ? "direct" : "buffered", 1024 * MIB);
-        expect_equal(mapped(rig, image, 0, 1024 * MIB), 0);
+        bool maps = image->limits.can_map; /* else all is said to be data */
+        expect_equal(mapped(rig, image, 0, 1024 * MIB), maps ? 0 : 1024 * MIB);
         expect(rig_all(rig, image, 512 * MIB, 514 * MIB, 0, flags));
         expect_equal(rig_write(rig, image, 256 * MIB, memory, 128 * KIB, flags), 0);
         expect_equal(rig_write(rig, image, 768 * MIB + 1, memory, 1, flags), 0);
         expect_equal(mapped(rig, image, 256 * MIB, 256 * MIB + 128 * KIB), 128 * KIB);
         expect_equal(mapped(rig, image, 768 * MIB + 1, 768 * MIB + 2), 1);
         uint64_t all = mapped(rig, image, 0, 1024 * MIB);
-        expect(all >= 128 * KIB + 1 && all <= 2 * MIB);
+        expect(all >= 128 * KIB + 1 && (all <= 2 * MIB || !maps));
         expect(rig_all(rig, image, 255 * MIB, 256 * MIB, 0, flags));
         expect(rig_all(rig, image, 256 * MIB, 256 * MIB + 128 * KIB, 3, flags));
         expect(rig_all(rig, image, 256 * MIB + 128 * KIB, 257 * MIB, 0, flags));

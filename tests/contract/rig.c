@@ -1,6 +1,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -9,14 +10,16 @@
 #include <unistd.h>
 
 #include "backends/backends.h"
+#include "backends/volume/volume.h"
 
 #define CHECK_BYTES (1u << 20)
 
-static const struct datastore_ops *const backends[] = {&backend_local, &backend_memory, &backend_fault, NULL};
+static const struct datastore_ops *const backends[] = {
+    &backend_local, &backend_memory, &backend_nfs, &backend_volume, &backend_fault, NULL};
 
 const char *rig_kind_name(enum rig_kind kind)
 {
-    static const char *const names[] = {"memory", "local", "fault:memory", "fault:local"};
+    static const char *const names[] = {"memory", "local", "nfs", "volume", "fault:memory", "fault:local"};
     return names[kind];
 }
 
@@ -35,6 +38,11 @@ void rig_equal(const char *file, int line, const char *what, long long got, long
     rig_fail(file, line, text);
 }
 
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
 static void make_scratch(struct rig *rig)
 {
     const char *base = getenv("SVMFS_CONTRACT_DIR");
@@ -45,17 +53,118 @@ static void make_scratch(struct rig *rig)
     snprintf(rig->faults, sizeof(rig->faults), "%s/faults", rig->scratch);
 }
 
+/* ---- NFS: a directory of this test's own on the export that the environment names ---- */
+
+static const char *nfs_directory(const struct rig *rig)
+{
+    return strrchr(rig->scratch, '/') + 1;
+}
+
+static struct datastore *nfs_open(struct rig *rig, const char *url)
+{
+    struct sentence why = {""};
+    struct datastore *datastore;
+    struct datastore_options options = {.name = "nfs", .url = url, .timeout_ns = 20000000000, .threads = 4};
+    expect_equal(datastore_new(&datastore, &options, backends, &why), 0);
+    if (datastore_open(datastore, &why) != 0)
+        rig_fail(__FILE__, __LINE__, why.text);
+    return datastore;
+}
+
+static void nfs_prepare(struct rig *rig, const char *variable)
+{
+    const char *url = getenv(variable);
+    struct stat st = {.st_mode = S_IFDIR | 0755, .st_uid = geteuid(), .st_gid = getegid()};
+    char text[100];
+    if (!url) {
+        snprintf(text, sizeof(text), "%s names no NFS export", variable);
+        nftw(rig->scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+        rig_skip(text);
+    }
+    snprintf(rig->nfs, sizeof(rig->nfs), "%s", url);
+    struct datastore *datastore = nfs_open(rig, url);
+    expect_equal(datastore->ops->create(datastore, nfs_directory(rig), &st, NULL), 0);
+    datastore_free(datastore);
+}
+
+static void nfs_url(const struct rig *rig, char *out, size_t size)
+{
+    const char *question = strchr(rig->nfs, '?');
+    int length = question ? (int)(question - rig->nfs) : (int)strlen(rig->nfs);
+    snprintf(out, size, "%.*s/%s%s", length, rig->nfs, nfs_directory(rig), question ? question : "");
+}
+
+struct removal {
+    struct datastore *datastore;
+    const char *path;
+};
+
+static int nfs_remove(void *argument, const char *name, const struct stat *st)
+{
+    struct removal *outer = argument;
+    char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s/%s", outer->path, name);
+    struct removal inner = {outer->datastore, path};
+    if (S_ISDIR(st->st_mode))
+        outer->datastore->ops->list(outer->datastore, path, nfs_remove, &inner);
+    outer->datastore->ops->remove(outer->datastore, path, S_ISDIR(st->st_mode));
+    return 0;
+}
+
+static void nfs_clean(struct rig *rig)
+{
+    struct removal all = {nfs_open(rig, rig->nfs), nfs_directory(rig)};
+    all.datastore->ops->list(all.datastore, all.path, nfs_remove, &all);
+    all.datastore->ops->remove(all.datastore, all.path, true);
+    datastore_free(all.datastore);
+}
+
+/* ---- a volume on a sparse file ---- */
+
+static void volume_url(const struct rig *rig, char *out, size_t size)
+{
+    snprintf(out, size, "volume:local:%s/lun", rig->scratch);
+}
+
+static void volume_prepare(struct rig *rig, off_t size)
+{
+    char url[400];
+    struct sentence why = {""};
+    struct datastore *datastore;
+    struct image *raw;
+    const struct raw_ops *ops;
+    volume_url(rig, url, sizeof(url));
+    int fd = open(strchr(strchr(url, ':') + 1, ':') + 1, O_CREAT | O_WRONLY, 0600);
+    expect(fd >= 0 && ftruncate(fd, size) == 0 && close(fd) == 0);
+    struct datastore_options options = {.name = "one", .url = url, .timeout_ns = 1000000000, .threads = 4};
+    expect_equal(datastore_new(&datastore, &options, backends, &why), 0);
+    int error = raw_open(datastore, backend_raws, strchr(url, ':') + 1, true, &raw, &ops, &why);
+    if (!error)
+        error = volume_format(raw, &(struct volume_format_options){.uid = geteuid(), .gid = getegid()}, &why);
+    if (error)
+        rig_fail(__FILE__, __LINE__, why.text);
+    image_close(raw);
+    datastore_free(datastore);
+}
+
 static void open_at(struct rig *rig, const char *rest)
 {
-    char url[600], root[300];
+    char url[1000], root[300];
     struct sentence why = {""};
     snprintf(root, sizeof(root), "%s/root", rig->scratch);
-    if (rig_is_local(rig))
+    if (rig->kind == RIG_NFS)
+        nfs_url(rig, url, sizeof(url));
+    else if (rig->kind == RIG_VOLUME)
+        volume_url(rig, url, sizeof(url));
+    else if (rig_is_local(rig))
         snprintf(url, sizeof(url), "%slocal:%s", rig->kind == RIG_LOCAL ? "" : "fault:", root);
     else
         snprintf(url, sizeof(url), "%smemory:%s", rig->kind == RIG_MEMORY ? "" : "fault:", rest);
-    struct datastore_options options = {
-        .name = "one", .url = url, .timeout_ns = 1000000000, .threads = 4, .faults = rig->faults};
+    struct datastore_options options = {.name = "one",
+        .url = url,
+        .timeout_ns = rig->kind == RIG_NFS ? 20000000000 : 1000000000,
+        .threads = 4,
+        .faults = rig->faults};
     expect_equal(datastore_new(&rig->datastore, &options, backends, &why), 0);
     int error = datastore_open(rig->datastore, &why);
     if (error)
@@ -72,6 +181,10 @@ void rig_open(struct rig *rig, enum rig_kind kind)
     make_scratch(rig);
     snprintf(root, sizeof(root), "%s/root", rig->scratch);
     expect_equal(mkdir(root, 0755), 0);
+    if (kind == RIG_NFS)
+        nfs_prepare(rig, "SVMFS_TEST_NFS");
+    if (kind == RIG_VOLUME)
+        volume_prepare(rig, 1ll << 30);
     open_at(rig, "");
 }
 
@@ -84,6 +197,10 @@ void rig_open_small(struct rig *rig, enum rig_kind kind)
     make_scratch(rig);
     snprintf(root, sizeof(root), "%s/root", rig->scratch);
     expect_equal(mkdir(root, 0755), 0);
+    if (kind == RIG_NFS)
+        nfs_prepare(rig, "SVMFS_TEST_NFS_SMALL");
+    if (kind == RIG_VOLUME)
+        volume_prepare(rig, 24ll << 20);
     if (rig_is_local(rig)) {
         snprintf(command, sizeof(command),
             "PATH=$PATH:/sbin:/usr/sbin; truncate -s 20M %s/disk && mkfs.ext4 -q -F -O ^has_journal -m 0 %s/disk "
@@ -102,16 +219,13 @@ void rig_open_small(struct rig *rig, enum rig_kind kind)
     }
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    return remove(path);
-}
-
 void rig_close(struct rig *rig)
 {
     datastore_free(rig->datastore);
     for (unsigned i = 0; i < RIG_REACTORS; i++)
         reactor_stop(rig->reactors[i]);
+    if (rig->nfs[0])
+        nfs_clean(rig);
     nftw(rig->scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 

@@ -10,7 +10,7 @@
 
 #define RIG_REACTORS 2
 
-enum rig_kind { RIG_MEMORY, RIG_LOCAL, RIG_FAULT_MEMORY, RIG_FAULT_LOCAL, RIG_KINDS };
+enum rig_kind { RIG_MEMORY, RIG_LOCAL, RIG_NFS, RIG_VOLUME, RIG_FAULT_MEMORY, RIG_FAULT_LOCAL, RIG_KINDS };
 
 struct rig {
     enum rig_kind kind;
@@ -18,6 +18,7 @@ struct rig {
     struct datastore *datastore;
     char scratch[256]; /* a directory of this test's own; removed at the end */
     char faults[300];  /* the faults file, in scratch */
+    char nfs[600];     /* the url of the export below which this test has a directory of its own */
 };
 
 /* An io that can be waited for. */

@@ -1,92 +1,19 @@
 #!/bin/bash
-# A real guest: QEMU boots Debian's cloud kernel, whose only program is verify-load on a disk of the mount, while the disk
-# moves three times. QEMU never reopens it and the guest never notices.
+# A real guest's disk moves three times while it runs. QEMU never reopens it and the guest never notices.
 #
-# The kernel is Debian's newest linux-image-6.1.0-*-cloud-amd64, downloaded by apt-get and unpacked, not installed.
 # Environment: SVMFS= (empty: on a native file, no moves), LOAD_SECONDS (default 4: so long the load goes on after the last
-# move), KERNEL_DIR (a folder that keeps the unpacked kernel for the next run), ONLY (a pattern for "cache/aio").
+# move), ONLY (a pattern for "cache/aio"); see tests/lib/guest.sh.
 . "$(dirname "$0")/../lib/functions.sh"
+. "$ROOT/tests/lib/guest.sh"
 LOAD_SECONDS=${LOAD_SECONDS:-4}
 ONLY=${ONLY:-}
-requires qemu-system-x86_64 busybox cpio gzip dpkg-deb
-busybox | grep -q 'insmod' || skip_all "busybox has no insmod"
-ldd "$(command -v busybox)" >/dev/null 2>&1 && skip_all "busybox is not static (package busybox-static)"
-MODULES="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk"
-
-# get_kernel DIRECTORY: DIRECTORY/vmlinuz and the modules.
-get_kernel() {
-    local into=$1 name deb module
-    [ -f "$into/vmlinuz" ] && return
-    mkdir -p "$into" "$SCRATCH/deb"
-    name=$(apt-cache search --names-only '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
-    [ -n "$name" ] || skip_all "apt knows no linux-image-6.1.0-*-cloud-amd64"
-    (cd "$SCRATCH/deb" && apt-get -q download "$name") >"$SCRATCH/apt" 2>&1 || skip_all "$name cannot be downloaded"
-    deb=$(echo "$SCRATCH"/deb/*.deb)
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$SCRATCH/deb" --wildcards './boot/vmlinuz-*' \
-        './lib/modules/*/kernel/drivers/virtio/*' './lib/modules/*/kernel/drivers/block/virtio_blk.ko' ||
-        skip_all "$name cannot be unpacked"
-    for module in $MODULES; do
-        find "$SCRATCH/deb" -name "$module.ko" -exec cp {} "$into/" \;
-        [ -f "$into/$module.ko" ] || skip_all "$name has no module $module"
-    done
-    cp "$SCRATCH"/deb/boot/vmlinuz-* "$into/vmlinuz"
-    rm -rf "$SCRATCH/deb"
-    echo "        the guest runs $name"
-}
-
-make_initramfs() {
-    local root=$SCRATCH/initramfs module
-    mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib"
-    cp -L "$(command -v busybox)" "$root/bin/busybox"
-    for module in $MODULES; do cp "$KERNEL/$module.ko" "$root/lib/"; done
-    (cd "$ROOT/tests/tools" && ${CC:-cc} -std=gnu11 -O2 -static -pthread verify-load.c options.c history.c pattern.c \
-        -o "$root/bin/verify-load") || skip_all "verify-load cannot be built static"
-    strip "$root/bin/verify-load"
-    {
-        printf '#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs none /dev\n/bin/busybox mount -t proc none /proc\n'
-        for module in $MODULES; do echo "/bin/busybox insmod /lib/$module.ko"; done
-        cat <<'INIT'
-echo GUEST UP
-/bin/verify-load --direct --writers=2 --readers=1 --flush=32 --status=1 --until-eof /dev/vda
-echo "GUEST EXIT $?"
-/bin/busybox poweroff -f
-INIT
-    } >"$root/init"
-    chmod 755 "$root/init"
-    (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$SCRATCH/initrd.gz"
-}
-
-# open_disk PID: which file the process holds, as device:inode of the descriptor on the disk.
-open_disk() {
-    local fd
-    for fd in "/proc/$1"/fd/*; do
-        [ "$(readlink "$fd")" = "$DISK" ] && echo "${fd##*/}=$(stat -L -c '%d:%i' "$fd")"
-    done
-}
 
 run_guest() {
-    local cache=$1 aio=$2 name="cache=$1 aio=$2" qemu before place target
+    local cache=$1 aio=$2 name="cache=$1 aio=$2" before place target
     [[ "$cache/$aio" == *$ONLY* ]] || return 0
-    rm -f "$DISK" "$SCRATCH/console"
-    truncate -s 192M "$DISK"
-    qemu-system-x86_64 -accel tcg -M q35 -cpu max -m 192 -smp 1 -kernel "$KERNEL/vmlinuz" -initrd "$SCRATCH/initrd.gz" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on" \
-        -drive "file=$DISK,format=raw,if=virtio,cache=$cache,aio=$aio,discard=unmap,werror=report,rerror=report" \
-        -nodefaults -no-user-config -display none -no-reboot -monitor none -serial stdio \
-        <"$SCRATCH/input" >"$SCRATCH/console" 2>"$SCRATCH/qemu" &
-    qemu=$!
-    at_end end_process "$qemu"
-    started() { grep -q 'LOAD START' "$SCRATCH/console" 2>/dev/null || gone "$qemu"; }
-    if ! wait_for 120 started || gone "$qemu"; then
-        if grep -q 'aio=\|io_uring\|Unable to use' "$SCRATCH/qemu"; then
-            skip "$name: $(tail -1 "$SCRATCH/qemu")"
-        else
-            failed "$name: the guest does not start: $(tail -3 "$SCRATCH/qemu" "$SCRATCH/console" 2>/dev/null)"
-        fi
-        end_process "$qemu"
-        return 0
-    fi
-    before=$(open_disk "$qemu")
+    start_guest "$cache" "$aio" || return 0
+    before=$(open_disk "$QEMU")
+    check "$name: QEMU holds the disk" test -n "$before"
     if [ -n "$SVMFS" ]; then
         place=$(xget "$DISK" datastore)
         for _ in 1 2 3; do
@@ -94,22 +21,11 @@ run_guest() {
             check "$name: moves to $target under the running guest" move "$DISK" "$target"
             place=$(xget "$DISK" datastore)
         done
-        same "$name: QEMU holds what it opened at first" "$before" "$(open_disk "$qemu")"
-        check "$name: the load ran until the last move had ended" bash -c '! grep -q "LOAD PASS\|LOAD FAIL" "$1"' - "$SCRATCH/console"
+        same "$name: QEMU holds what it opened at first" "$before" "$(open_disk "$QEMU")"
+        check "$name: the load ran until the last move had ended" load_runs
     fi
     sleep "$LOAD_SECONDS"
-    printf '\004' >&7 # end of file on the guest's console: the load ends
-    if ! wait_for 180 gone "$qemu"; then
-        failed "$name: the guest does not end: $(tail -3 "$SCRATCH/console")"
-        end_process "$qemu"
-        return 0
-    fi
-    wait "$qemu"
-    if grep -q 'LOAD PASS' "$SCRATCH/console" && grep -q 'GUEST EXIT 0' "$SCRATCH/console" && [ -n "$before" ]; then
-        ok "$name: $(grep -Eo 'writes=[0-9]+ reads=[0-9]+|worst_us=[0-9]+' <(grep 'LOAD PASS' "$SCRATCH/console") | tr '\n' ' ')"
-    else
-        failed "$name: $(grep -a 'LOAD\|WRONG\|ERROR\|I/O error\|GUEST' "$SCRATCH/console" | tail -8)"
-    fi
+    end_guest "$name"
 }
 
 if [ -n "$SVMFS" ]; then
@@ -120,11 +36,7 @@ else
     DISK=$SCRATCH/disk.img
     echo "        SVMFS is empty: a native file, no moves"
 fi
-KERNEL=${KERNEL_DIR:-$SCRATCH/kernel}
-get_kernel "$KERNEL"
-make_initramfs
-mkfifo "$SCRATCH/input"
-exec 7<>"$SCRATCH/input"
+prepare_guest
 for aio in native threads io_uring; do run_guest none "$aio"; done
 for aio in threads io_uring; do run_guest writeback "$aio"; done
 finish

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tests' own tool is tested first: verify-load passes on a sound file and finds each way of losing data.
 . "$(dirname "$0")/../lib/functions.sh"
-requires dd cmp
+requires dd cmp python3
 scratch
 LOAD=$(tool verify-load)
 F=$SCRATCH/disk
@@ -34,6 +34,18 @@ DD="dd if=$SCRATCH/sound of=$F bs=512 conv=notrunc"
     damage "half of a block" $DD bs=256 count=1 skip=8002 seek=16000
 }
 
+# In the middle of a load: while it rests the file is what its history says, and not any more when it goes on.
+start_load resting --size=16M --odd --punch=2 "$F"
+sleep 1
+rest_load resting
+proven resting "$F" "a load that rests"
+sleep 0.3
+proven resting "$F" "goes on resting"
+wake_load resting
+sleep 1
+check "and then goes on" bash -c '! "$@"' - "$LOAD" --check="$SCRATCH/resting.history" "$F"
+end_load resting "all the while its reads were right"
+
 # An older version of a range comes back while the load runs: a lost write, as a stale mirror would give it.
 ( "$LOAD" --size=4M --seconds=6 --think=500 --writers=1 "$F" >"$SCRATCH/out" 2>&1; echo $? >"$SCRATCH/status" ) &
 sleep 2
@@ -45,4 +57,7 @@ same "writes that were lost are found by the next reads" 1 "$(cat "$SCRATCH/stat
 
 # Two legs that took two overlapping writes in different order: one file answers now with the one, now with the other.
 check "a file that answers two ways is found" "$(tool history-test)"
+
+# The relay that misbehaves: what it holds lands late, though its client is gone.
+check "the relay does what it is told" python3 "$ROOT/tests/integration/relay.py" "$(tool faultproxy)" "$SCRATCH"
 finish

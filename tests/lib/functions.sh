@@ -209,11 +209,13 @@ stop_mount() {
     mountpoint -q "$mnt" || return 0
     keeper=$(keeper_pid "$mnt")
     if ! wait_for 20 umount "$mnt" 2>/dev/null; then
+        echo "umount: $(umount "$mnt" 2>&1); in use by: $(fuser -m "$mnt" 2>&1)"
         umount -l "$mnt"
         [ -z "$keeper" ] || end_process "$keeper"
         return 1
     fi
-    [ -z "$keeper" ] || wait_for 30 gone "$keeper"
+    [ -z "$keeper" ] || wait_for 30 gone "$keeper" ||
+        { echo "30 s after the umount: $(ps -o pid,ppid,stat,wchan:20,args --pid "$keeper" --ppid "$keeper")"; return 1; }
 }
 
 # progress FILE FIELD
@@ -294,6 +296,16 @@ end_load() {
         failed "$what: $(tail -5 "$SCRATCH/$name.load")"
     fi
 }
+
+# rest_load NAME: nothing is written until wake_load; what `proven` then takes is the history of this moment.
+rests() { grep -c '^LOAD RESTS Success' "$SCRATCH/$1.load"; }
+rested_again() { [ "$(rests "$1")" -gt "$2" ]; }
+rest_load() {
+    local before
+    before=$(rests "$1")
+    kill -USR1 "${LOADS[$1]}" && wait_for 60 rested_again "$1" "$before" || failed "the load $1 does not rest"
+}
+wake_load() { kill -USR2 "${LOADS[$1]}"; }
 
 # proven NAME FILE "sentence": the file holds what the ended load says.
 proven() { check "$3" "$(tool verify-load)" --check="$SCRATCH/$1.history" "$2"; }

@@ -537,12 +537,13 @@ struct saved {
 
 int history_save(struct history *history, const char *path)
 {
-    struct saved saved = {
-        .base = history->base, .length = history->length, .seed = history->seed, .counter = history->counter};
+    struct saved saved = {.base = history->base, .length = history->length, .seed = history->seed};
     FILE *out = fopen(path, "wb");
     bool good = out != NULL;
     if (!out)
         return -errno;
+    pthread_mutex_lock(&history->mutex); /* reads settle what a block holds */
+    saved.counter = history->counter;
     memcpy(saved.magic, MAGIC, sizeof MAGIC);
     good = fwrite(&saved, sizeof saved, 1, out) == 1;
     for (uint64_t i = 0; good && i < history->length / BLOCK; i++) {
@@ -553,6 +554,7 @@ int history_save(struct history *history, const char *path)
     for (uint64_t i = 0; good && i < history->length / BLOCK; i++)
         if (history->blocks[i].counter == MIXTURE)
             good = fwrite(history->blocks[i].image, BLOCK, 1, out) == 1;
+    pthread_mutex_unlock(&history->mutex);
     if (fclose(out) != 0)
         good = false;
     return good ? 0 : -EIO;

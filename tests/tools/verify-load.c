@@ -3,7 +3,8 @@
  * It opens the file once and never again, runs writers and readers until told to stop, reads back all that was ever
  * written and says LOAD PASS or LOAD FAIL. The judgement is in history.c. It needs nothing but libc and threads, so
  * that it also runs as the only program of a guest. `--save` keeps the final history, `--check` proves a file against
- * it: so the content can be proven on a datastore's own file when the mount is gone. */
+ * it: so the content can be proven on a datastore's own file when the mount is gone. SIGUSR1 makes the writers rest and
+ * saves the history of that moment, SIGUSR2 lets them go on. */
 #define _GNU_SOURCE
 #include "history.h"
 #include "options.h"
@@ -44,11 +45,26 @@ struct worker {
     uint8_t *buffer;
 };
 
-static volatile sig_atomic_t told_to_stop;
+static volatile sig_atomic_t told_to_stop, told_to_rest;
 
 static void on_signal(int signal_number)
 {
     told_to_stop = signal_number;
+}
+
+static void on_rest(int signal_number)
+{
+    told_to_rest = signal_number == SIGUSR1;
+}
+
+/* Workers are never interrupted by these. */
+static void allow_rest(bool allow)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    pthread_sigmask(allow ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
 }
 
 static uint64_t next_random(struct worker *worker)
@@ -332,11 +348,26 @@ static void print_status(struct run *run, unsigned second)
         run->options.status_fd = -1;
 }
 
+/* Nothing is written until SIGUSR2; the file holds what the saved history says. */
+static void rest(struct run *run)
+{
+    history_quiet_begin(run->history);
+    flush(run);
+    int error = run->options.save ? history_save(run->history, run->options.save) : 0;
+    printf("LOAD RESTS %s\n", strerror(-error));
+    while (told_to_rest && !told_to_stop)
+        usleep(5000);
+    history_quiet_end(run->history);
+}
+
 static void wait_for_the_end(struct run *run)
 {
     uint64_t begun = now_us();
     unsigned second = 0;
+    allow_rest(true);
     while (!told_to_stop && !atomic_load(&run->stop)) {
+        if (told_to_rest)
+            rest(run);
         uint64_t passed = now_us() - begun;
         struct pollfd input = {.fd = run->options.until_eof ? STDIN_FILENO : -1, .events = POLLIN};
         char discarded[64];
@@ -448,11 +479,14 @@ static struct history *make_history(const struct options *options)
 int main(int argc, char **argv)
 {
     static struct run run;
-    struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction action = {.sa_handler = on_signal}, rests = {.sa_handler = on_rest};
     setvbuf(stdout, NULL, _IOLBF, 0);
     options_parse(&run.options, argc, argv);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    allow_rest(false);
+    sigaction(SIGUSR1, &rests, NULL);
+    sigaction(SIGUSR2, &rests, NULL);
     signal(SIGPIPE, SIG_IGN);
     int error = open_file(&run);
     if (error) {

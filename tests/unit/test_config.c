@@ -42,6 +42,21 @@ static char *dump(const struct config *config)
     return text;
 }
 
+Test(config, a_secret_in_an_url_is_refused_and_not_repeated)
+{
+    struct sentence why = {""};
+    struct config config;
+    static const char *const good[] = {"[datastore a]\nurl = local:/a:b@c\n", "[datastore a]\nurl = local:/x\n"};
+    static const char *const bad[] = {
+        "[datastore a]\nurl = memory://me:hush@host/x\n", "[datastore a]\nurl = memory://me%hush@host/x\n"};
+    for (unsigned i = 0; i < 2; i++) {
+        cr_expect_eq(load(&config, bad[i], &why), -EINVAL);
+        cr_expect(strstr(why.text, "password-file") && !strstr(why.text, "hush"), "%s", why.text);
+        cr_expect_eq(load(&config, good[i], &why), 0, "%s", why.text);
+        config_free(&config);
+    }
+}
+
 Test(config, everything_said)
 {
     struct config config;
@@ -62,6 +77,11 @@ Test(config, everything_said)
                        "url = fault:local:/srv/nas\n"
                        "timeout = 2m\n"
                        "threads = 4\n"
+                       "connections = 3\n"
+                       "password-file = /etc/secret\n"
+                       "mutual-user = target\n"
+                       "mutual-password-file = /etc/secret of the target\n"
+                       "quiet = 1500ms\n"
                        "faults = /etc/faults";
     cr_assert_eq(load(&config, text, &why), 0, "%s", why.text);
     cr_assert_eq(config.datastore_count, 2);
@@ -77,6 +97,11 @@ Test(config, everything_said)
     cr_assert_str_eq(config.datastores[1].name, "nas-2");
     cr_assert_eq(config.datastores[1].timeout_ns, 120 * NS_PER_S);
     cr_assert_eq(config.datastores[1].threads, 4);
+    cr_assert_eq(config.datastores[1].connections, 3);
+    cr_assert_str_eq(config.datastores[1].password_file, "/etc/secret");
+    cr_assert_str_eq(config.datastores[1].mutual_user, "target");
+    cr_assert_str_eq(config.datastores[1].mutual_password_file, "/etc/secret of the target");
+    cr_assert_eq(config.datastores[1].quiet_ns, 1500 * NS_PER_MS);
     cr_assert_str_eq(config.datastores[1].faults, "/etc/faults");
     config_free(&config);
 }
@@ -104,6 +129,11 @@ Test(config, defaults)
     cr_assert_eq(config.buffers, 64u << 20);
     cr_assert_eq(config.datastores[0].timeout_ns, 30 * NS_PER_S);
     cr_assert_eq(config.datastores[0].threads, 16);
+    cr_assert_eq(config.datastores[0].connections, 0);
+    cr_assert_null(config.datastores[0].password_file);
+    cr_assert_null(config.datastores[0].mutual_user);
+    cr_assert_null(config.datastores[0].mutual_password_file);
+    cr_assert_eq(config.datastores[0].quiet_ns, 3 * NS_PER_S);
     config_free(&config);
 }
 
@@ -146,17 +176,29 @@ static const struct bad {
     {ONE "threads = 0\n", 3, "threads"},
     {ONE "threads = 257\n", 3, "threads"},
     {ONE "threads = 4K\n", 3, "threads"},
+    {ONE "connections = 0\n", 3, "connections"},
+    {ONE "connections = 17\n", 3, "connections"},
+    {ONE "password-file = secret\n", 3, "absolute"},
+    {ONE "password_file = /secret\n", 3, "password-file"},
+    {ONE "password = secret\n", 3, "password-file"},
+    {ONE "mutual-user =\n", 3, "mutual-user"},
+    {ONE "mutual-password-file = x\n", 3, "mutual-password-file"},
+    {ONE "quiet = 5\n", 3, "quiet"},
+    {ONE "quiet = 1ms\n", 3, "quiet"},
     {ONE "faults = /x\n", 1, "faults"},
     {ONE "[datastore b]\nurl = fault:local:/b\nfaults = x\n", 5, "faults"},
     {ONE "[datastore b]\nurl = /srv/b\n", 3, "local:"},
     {ONE "[datastore b]\nurl = ceph:/b\n", 3, "ceph:/b"},
     {ONE "[datastore b]\nurl = loc:/b\n", 3, "loc:/b"},
     {ONE "[datastore b]\nurl = local\n", 3, "local"},
+    {ONE "[datastore b]\nurl = device:/dev/sdb\n", 3, "(volume:device:/dev/sdb)"},
+    {ONE "[datastore b]\nurl = iscsi://host/iqn.x/1\n", 3, "one raw image and holds no files"},
+    {ONE "[datastore b]\nurl = device\n", 3, "local:"},
     {ONE "[datastore b]\nurl = local:/a\n", 3, "already"},
     {ONE "[mount]\ndefault = b\n", 4, "default"},
     {ONE "[mount]\nstate = x\n", 4, "state"},
     {ONE "[mount]\nreactors = 0\n", 4, "reactors"},
-    {ONE "[mount]\nreactors = 17\n", 4, "reactors"},
+    {ONE "[mount]\nreactors = 13\n", 4, "reactors"},
     {ONE "[mount]\njobs = many\n", 4, "jobs"},
     {ONE "[mount]\nbuffers = 1\n", 4, "buffers"},
     {ONE "[mount]\nbuffers = 5G\n", 4, "buffers"},
@@ -221,6 +263,8 @@ Test(config, dump_gives_the_same_configuration)
         ONE,
         "[mount]\nstate = /s\njobs = 64\nbuffers = 5000K\ntarget-timeout = 90s\n" ONE "timeout = 15001us\n",
         "[datastore a]\nurl = local:/with # comment\n",
+        ("[datastore a]\nurl = local:/a\nconnections = 16\npassword-file = /s\nmutual-user = u\n"
+         "mutual-password-file = /m\nquiet = 1h\n"),
         ("[datastore a]\nurl = local:/with#none\n"
          "[datastore b]\nurl = fault:memory:\nfaults = /f\nthreads = 256\n"
          "[mount]\ndefault = b\ntarget-timeout = 3599999999us\nbuffers = 4194305\n"),

@@ -56,6 +56,17 @@ Test(options, too_long)
     cr_assert_fail("2000 options found room");
 }
 
+Test(options, takeover_is_for_nobody_else)
+{
+    cr_assert_eq(options_add(&options, "rw,nofail", &why), 0);
+    cr_expect_not(options.takeover);
+    cr_assert_eq(options_add(&options, "jobs=3,takeover,noatime", &why), 0);
+    cr_expect(options.takeover);
+    cr_expect_str_eq(options.mount, "rw,noatime");
+    cr_expect_str_eq(options.overrides, "jobs=3");
+    cr_expect_eq(options_add(&options, "takeover=1", &why), -EINVAL);
+}
+
 static void make(struct config *config, const char *url, const char *state)
 {
     memset(config, 0, sizeof(*config));
