@@ -443,10 +443,10 @@ static int replay(struct volume *volume, const struct anchor *anchor, struct sen
 
 int load_tree(struct volume *volume, struct sentence *why)
 {
-    struct anchor anchor;
-    int error = load_anchor(volume, &anchor, why);
+    struct anchor anchor = {0};
+    int error = nodes_open(&volume->tree, true);
     if (!error)
-        error = nodes_open(&volume->tree, true);
+        error = load_anchor(volume, &anchor, why);
     if (!error)
         error = load_checkpoint(volume, &anchor, why);
     if (!error)

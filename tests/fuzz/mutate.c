@@ -245,6 +245,15 @@ static void lie_in_checkpoint(struct random *random, const struct base *base, st
     stream_free(&stream);
 }
 
+/* Nothing says which checkpoint counts. */
+static void lose_anchors(struct random *random, const struct base *base, struct ram *ram)
+{
+    for (int copy = 0; copy < 2; copy++)
+        for (unsigned area = 0; area < 2; area++)
+            memset(
+                ram_page(ram, (uint64_t)base->superblock.head[copy] * VOLUME_EXTENT + HEAD_ANCHOR(area)), 0, RAM_PAGE);
+}
+
 /* ---- all ---- */
 
 const char *mutate(struct random *random, const struct base *base, struct ram *ram, uint64_t *size)
@@ -254,7 +263,7 @@ const char *mutate(struct random *random, const struct base *base, struct ram *r
         void (*change)(struct random *random, const struct base *base, struct ram *ram);
     } ways[] = {{"bits", flip_bits}, {"sectors", swap_sectors}, {"pages", swap_pages}, {"losses", lose_pages},
         {"fields", lie_in_pages}, {"fields", lie_in_pages}, {"commit", lie_in_commit}, {"commit", lie_in_commit},
-        {"checkpoint", lie_in_checkpoint}, {"checkpoint", lie_in_checkpoint}};
+        {"checkpoint", lie_in_checkpoint}, {"checkpoint", lie_in_checkpoint}, {"anchors", lose_anchors}};
     size_t way = random_below(random, sizeof(ways) / sizeof(ways[0]));
     *size = ram->size;
     ways[way].change(random, base, ram);
