@@ -1,5 +1,6 @@
 #!/bin/bash
-# A server of a datastore is killed and started again, stopped, cut off, black-holed, or its replies are swallowed, while
+# A server of a datastore is killed and started again, stopped, cut off, black-holed, its replies are swallowed, or it is
+# stopped and then the worker is killed as well, while
 # disks on it are idle but for their guests' load, copied to it, copied from it, mirrored, and switched over: all of it in
 # one outage, for NFS and for a volume on iSCSI.
 #
@@ -16,7 +17,7 @@ BUSY=40 # percent of a core that no thread of the worker may use while its serve
 
 if [ $# = 0 ]; then
     scratch
-    side_by_side "${TOGETHER:-2}" "$0" {nfs,iscsi}\ {crash,pause,cut,blackhole,swallow}
+    side_by_side "${TOGETHER:-2}" "$0" {nfs,iscsi}\ {crash,pause,cut,blackhole,swallow,worker}
     finish
 fi
 KIND=$1 FAULT=$2 MNT=
@@ -27,6 +28,12 @@ mkdir "$SCRATCH/local"
 begin_outage() {
     case $FAULT in
     crash | pause) "$KIND" "$FAULT" server ;;
+    worker)
+        "$KIND" pause server
+        sleep 1
+        kill_worker "$MNT"
+        wait_for 10 worker_pid "$MNT" >/dev/null
+        ;;
     *) fault path "$FAULT" ;;
     esac
 }
@@ -34,7 +41,7 @@ begin_outage() {
 end_outage() {
     case $FAULT in
     crash) "$KIND" start server >/dev/null ;;
-    pause) "$KIND" resume server ;;
+    pause | worker) "$KIND" resume server ;;
     *) fault path ok ;;
     esac
 }
