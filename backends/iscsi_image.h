@@ -35,6 +35,7 @@ struct lun_image {
     _Atomic bool no_same;    /* the target refused a WRITE SAME that it should have */
     _Atomic bool sync_short; /* it has SYNCHRONIZE CACHE (10) only */
     _Atomic bool looking;    /* for a new size */
+    _Atomic bool missing;    /* the target says that it has no such LUN, or no medium in it; said once */
     bool writable;
     struct work look;
     pthread_mutex_t talking;   /* over the blocking session */

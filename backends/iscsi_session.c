@@ -251,6 +251,22 @@ static void finish_request(struct lun_session *session, struct lun_request *requ
     list_append(&session->quiet, &request->link);
 }
 
+static void say_missing(struct lun_image *image, bool missing)
+{
+    const struct lun_url *url = &image->account.url;
+    if (atomic_load_explicit(&image->missing, memory_order_relaxed) == missing ||
+        atomic_exchange(&image->missing, missing) == missing)
+        return;
+    if (missing)
+        log_error(
+            "datastore %s: the target %s has no LUN %u for this initiator any more; its disks wait until it is back: "
+            "map it again at the target",
+            image->image.datastore->name, url->target, url->lun);
+    else
+        log_info("datastore %s: LUN %u of the target %s is there again", image->image.datastore->name, url->lun,
+            url->target);
+}
+
 static void take_answer(struct lun_session *session, struct lun_request *request, struct lun_answer answer)
 {
     switch (answer.verdict) {
@@ -280,11 +296,15 @@ static void take_answer(struct lun_session *session, struct lun_request *request
         /* fall through */
     case LUN_FAILED:
         if (request != &session->probe && (answer.error == -ENXIO || answer.error == -ENOMEDIUM)) {
+            say_missing(session->image, true);
             pause_request(session, request); /* a LUN that is away may come back */
             return;
         }
         /* fall through */
     case LUN_DONE:
+        if (answer.verdict == LUN_DONE)
+            say_missing(session->image, false);
+        /* fall through */
     case LUN_UNSUPPORTED:
     case LUN_LOST:
         finish_request(session, request, answer);

@@ -82,8 +82,9 @@ void handle_getattr(struct request *request)
     struct filesystem *fs = request->fs;
     struct node node;
     int error = catalog_get(fs->catalog, request->in->nodeid, &node);
-    if (!error && !node.known)
-        request_block(request, catalog_datastore(fs->catalog, node.datastore), getattr_call, getattr_recorded);
+    struct datastore *datastore = error ? NULL : catalog_datastore(fs->catalog, node.datastore);
+    if (!error && !node.known && !atomic_load(&datastore->away))
+        request_block(request, datastore, getattr_call, getattr_recorded);
     else if (error || !open_files_refresh(fs->files, node.id, request, getattr_recorded))
         getattr_recorded(request, 0);
 }
