@@ -55,13 +55,24 @@ end_recorded() {
 # Does anything listen on this port of 127.0.0.1?
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A port of 127.0.0.1 on which nothing listens, outside of the range that the kernel gives to clients. TEST_PORTS
-# ("22000-31999") says where to look. Another may take it before it is used: the servers then try again.
+# Takes the port for an hour: a server that was killed on purpose listens no more, and still comes back to its port.
+take_port() {
+    local claims=${TMPDIR:-/tmp}/svmfs-ports
+    mkdir -p "$claims"
+    [ -z "$(find "$claims/$1" -maxdepth 0 -mmin +60 2>/dev/null)" ] || rmdir "$claims/$1" 2>/dev/null
+    mkdir "$claims/$1" 2>/dev/null
+}
+
+# A port of 127.0.0.1 on which nothing listens, outside of the range that the kernel gives to clients, and that no other
+# test was given. TEST_PORTS ("22000-31999") says where to look.
 free_port() {
     local range=${TEST_PORTS:-22000-31999} port i
-    for ((i = 0; i < 100; i++)); do
+    for ((i = 0; i < 200; i++)); do
         port=$((${range%-*} + (RANDOM * 32768 + RANDOM) % (${range#*-} - ${range%-*} + 1)))
-        answers "$port" || { echo "$port"; return; }
+        if ! answers "$port" && take_port "$port"; then
+            echo "$port"
+            return
+        fi
     done
     return 1
 }
