@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -27,6 +28,8 @@ struct aio_queue {
     struct reactor *reactor;
     struct source source;
     struct batch_hook hook; /* hooked while something is queued, so that an idle queue is known to nobody */
+    struct task end;        /* runs when the reactor ends */
+    atomic_bool ended;      /* it has: nobody looks at the queue any more */
     unsigned queued;
     struct iocb *batch[BATCH];
 };
@@ -92,6 +95,11 @@ static void flush(struct batch_hook *hook)
     harvest(queue); /* what ended at once needs no wake-up */
 }
 
+static void reactor_ended(struct task *task)
+{
+    atomic_store(&container_of(task, struct aio_queue, end)->ended, true);
+}
+
 static int open_queue(struct aio_queue *queue)
 {
     io_context_t context = NULL;
@@ -110,6 +118,8 @@ static int open_queue(struct aio_queue *queue)
     const struct aio_ring *ring = (const struct aio_ring *)context;
     queue->ring_known = ring->magic == RING_MAGIC && ring->incompat_features == 0;
     queue->context = context;
+    queue->end.run = reactor_ended;
+    reactor_at_end(queue->reactor, &queue->end);
     return 0;
 }
 
@@ -143,11 +153,33 @@ bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *req
     return true;
 }
 
+static void detach(void *argument)
+{
+    struct aio_queue *queue = argument;
+    reactor_remove(queue->reactor, &queue->source);
+    list_remove(&queue->end.link);
+}
+
+static void nothing(void *argument)
+{
+}
+
+/* A reactor that lives may be about to look at the queue for a signal whose requests it has taken already: it is told to
+ * forget it, and its turn is waited for. */
+static void leave_reactor(struct aio_queue *queue)
+{
+    if (atomic_load(&queue->ended))
+        return;
+    reactor_call(queue->reactor, detach, queue);
+    reactor_call(queue->reactor, nothing, NULL);
+}
+
 void aio_close(struct aio *aio)
 {
     for (unsigned i = 0; i < REACTORS_MAX; i++) {
         struct aio_queue *queue = aio->queues[i];
         if (queue && queue->context) {
+            leave_reactor(queue);
             io_destroy(queue->context);
             close(queue->source.fd);
         }

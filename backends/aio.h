@@ -29,5 +29,6 @@ struct aio {
 /* From the reactor's thread: queues a request whose iocb is prepared. False: there is no queue to be had here. */
 bool aio_queue(struct aio *aio, struct reactor *reactor, struct aio_request *request, uint64_t bytes);
 
-/* Nothing is in flight, and the reactors that used it are stopped or do nothing: their epoll sets lose the eventfds. */
+/* Nothing is in flight. Reactors that used it have ended, or are running and stay so until it returns. Never from a
+ * reactor's thread. */
 void aio_close(struct aio *aio);

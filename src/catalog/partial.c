@@ -266,6 +266,8 @@ static int check_node(
         return refuse(why, -ENODEV, "%s: there is no such target", visit->path);
     if (entry_is_directory(entry))
         return refuse(why, -EISDIR, "%s is a directory and not a disk", visit->path);
+    if (!S_ISREG(entry->st.st_mode) && record->state != JOB_RECORD_MEMBER)
+        return refuse(why, -EINVAL, "%s is not a disk: it moves with its directory only", visit->path);
     if (entry->orphan)
         return refuse(why, -ENOENT, "%s was unlinked: it cannot be moved", visit->path);
     if (entry->datastore == record->target)
