@@ -59,6 +59,7 @@ static int pass(struct datastore *datastore, unsigned point, const char *path)
     switch (verdict.action) {
     case FAULT_NONE:
     case FAULT_CHECK:
+    case FAULT_CORRUPT:
         break;
     case FAULT_FAIL:
     case FAULT_LATE:

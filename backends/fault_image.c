@@ -105,13 +105,27 @@ static void finish(struct fault_io *f, int result)
     check_leave(f);
     if (fence_counts(io->verb))
         fence_leave(&f->image->fence, f->epoch);
+    free(f->payload);
     free(f);
     io_finish(io, result);
+}
+
+/* Changes the byte at offset of what is at extent.start on. */
+static void corrupt(struct iovec *iov, int count, struct extent extent, uint64_t offset)
+{
+    uint64_t skip = offset - extent.start;
+    for (int i = 0; i < count; skip -= iov[i].iov_len, i++)
+        if (skip < iov[i].iov_len) {
+            ((unsigned char *)iov[i].iov_base)[skip] ^= 0x20;
+            return;
+        }
 }
 
 static void inner_done(struct io *inner)
 {
     struct fault_io *f = container_of(inner, struct fault_io, inner);
+    if (inner->verb == VERB_READ && f->verdict.action == FAULT_CORRUPT && inner->result == 0)
+        corrupt(f->outer->iov, f->outer->iov_count, inner->extent, f->verdict.offset);
     if (inner->verb == VERB_MAP) {
         f->outer->map_data = inner->map_data;
         f->outer->extent.end = inner->extent.end;
@@ -134,6 +148,11 @@ static void fail(struct task *task)
 {
     struct fault_io *f = container_of(task, struct fault_io, task);
     finish(f, f->verdict.error);
+}
+
+static void fail_delayed(struct timer *timer)
+{
+    fail(&container_of(timer, struct fault_io, timer)->task);
 }
 
 /* ---- ghosts ---- */
@@ -179,22 +198,32 @@ void fault_land(struct fault *fault)
         land(container_of(fault->late.next, struct fault_io, link));
 }
 
+/* The inner io gets a copy of the bytes; false: no memory. */
+static bool copy_payload(struct fault_io *f)
+{
+    struct io *io = f->outer;
+    size_t length = io->iov_count ? extent_length(f->inner.extent) : 0;
+    if (posix_memalign(&f->payload, 4096, length + 1))
+        return false;
+    char *at = f->payload;
+    for (int i = 0; i < io->iov_count; at += io->iov[i].iov_len, i++)
+        memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
+    f->iov = (struct iovec){f->payload, length};
+    f->inner.iov = &f->iov;
+    f->inner.iov_count = io->iov_count > 0;
+    return true;
+}
+
 /* On the reactor of the io: answers it and leaves a ghost. */
 static void answer_late(struct task *task)
 {
     struct fault_io *f = container_of(task, struct fault_io, task);
     struct io *io = f->outer;
     struct fault *fault = f->image->fault;
-    if (!fence_counts(io->verb) || !(f->payload = malloc(extent_length(f->inner.extent) + 1))) {
+    if (!fence_counts(io->verb) || !copy_payload(f)) {
         fail(task);
         return;
     }
-    char *at = f->payload;
-    for (int i = 0; i < io->iov_count; at += io->iov[i].iov_len, i++)
-        memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
-    f->iov = (struct iovec){f->payload, extent_length(f->inner.extent)};
-    f->inner.iov = &f->iov;
-    f->inner.iov_count = io->iov_count > 0;
     f->inner.done = landed;
     f->task.run = haunt;
     check_leave(f);
@@ -225,7 +254,11 @@ static void act(struct fault_io *f)
         return;
     case FAULT_FAIL:
         f->task.run = fail;
-        reactor_post(reactor, &f->task);
+        f->timer.fired = fail_delayed;
+        if (f->verdict.ms)
+            timer_set(reactor, &f->timer, f->verdict.ms * NS_PER_MS);
+        else
+            reactor_post(reactor, &f->task);
         return;
     case FAULT_DELAY:
         f->timer.fired = forward_delayed;
@@ -236,6 +269,11 @@ static void act(struct fault_io *f)
     case FAULT_LATE:
         f->task.run = answer_late;
         reactor_post(reactor, &f->task);
+        return;
+    case FAULT_CORRUPT:
+        if (f->inner.verb == VERB_WRITE && copy_payload(f))
+            corrupt(&f->iov, 1, f->inner.extent, f->verdict.offset);
+        forward(&f->task);
         return;
     }
     abort();

@@ -54,6 +54,7 @@ static const struct {
     {"hang", FAULT_HANG, 0},
     {"late", FAULT_LATE, -EIO},
     {"check", FAULT_CHECK, 0},
+    {"corrupt", FAULT_CORRUPT, 0},
 };
 
 _Static_assert(sizeof(verbs) / sizeof(verbs[0]) == FAULT_POINTS + 1, "a verb has no rule");
@@ -123,6 +124,7 @@ static bool parse_words(struct fault_rule *rule, char *verb, char *action, char 
         if (strcmp(actions[i].name, action) == 0) {
             rule->action = actions[i].action;
             rule->error = actions[i].error;
+            rule->ms = rule->action == FAULT_FAIL ? 0 : DEFAULT_MS;
         }
     if (!rule->points || rule->action == FAULT_NONE)
         return false;
@@ -141,7 +143,6 @@ static struct fault_rule *parse_line(const char *line, bool *bad)
     *bad = !copy || !rule || !(rule->line = strdup(line));
     char *verb = *bad ? NULL : strtok_r(copy, " \t", &rest);
     if (verb) {
-        rule->ms = DEFAULT_MS;
         list_init(&rule->link);
         *bad = !parse_words(rule, verb, strtok_r(NULL, " \t", &rest), &rest);
     }
@@ -295,14 +296,15 @@ static bool applies(struct fault_rule *rule, unsigned point, const struct extent
 struct fault_verdict fault_decide(struct fault_rules *rules, unsigned point, const struct extent *extent,
     const char *path, struct fault_waiting *waiting)
 {
-    struct fault_verdict verdict = {FAULT_NONE, 0, 0};
+    struct fault_verdict verdict = {FAULT_NONE, 0, 0, 0};
     pthread_mutex_lock(&rules->mutex);
     refresh_locked(rules);
     list_for_each (link, &rules->rules) {
         struct fault_rule *rule = container_of(link, struct fault_rule, link);
         if (!applies(rule, point, extent, path))
             continue;
-        verdict = (struct fault_verdict){rule->action, rule->error ? rule->error : -EIO, rule->ms};
+        uint64_t offset = rule->has_offset ? rule->offset : extent ? extent->start : 0;
+        verdict = (struct fault_verdict){rule->action, rule->error ? rule->error : -EIO, rule->ms, offset};
         if (rule->action == FAULT_HANG) {
             waiting->rule = rule;
             list_append(&rules->waiting, &waiting->link);

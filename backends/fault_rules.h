@@ -14,6 +14,7 @@
  *   enospc   as fail errno=ENOSPC
  *   delay    is done ms later
  *   hang     is held until the rule is gone from the file, then it goes on as if nothing had been
+ *   corrupt  what is read or written has one byte changed, silently: at offset, else the first (others: no effect)
  *   late     ends with errno at once and is done ms later all the same: a ghost (reads and names: as fail)
  *   check    "any check": changes in flight on one image that overlap are logged and counted
  *
@@ -22,7 +23,7 @@
  *   offset=N     only what touches byte N
  *   after=N      the first N matches go well
  *   count=N      at most N times
- *   ms=N         default 100
+ *   ms=N         default 100; of fail: 0, I/O alone ends so much later
  *   path=TEXT    only where the image's path at its open, or the call's path, contains TEXT
  *
  * The first rule that applies acts. The file is looked at before each decision, and every 20 ms for what hangs; a rule
@@ -40,7 +41,7 @@
 /* Verbs of I/O are their own points. */
 enum fault_point { FAULT_OPEN = VERB_COUNT, FAULT_NAME, FAULT_POINTS };
 
-enum fault_action { FAULT_NONE, FAULT_FAIL, FAULT_DELAY, FAULT_HANG, FAULT_LATE, FAULT_CHECK };
+enum fault_action { FAULT_NONE, FAULT_FAIL, FAULT_DELAY, FAULT_HANG, FAULT_LATE, FAULT_CHECK, FAULT_CORRUPT };
 
 struct fault_rule;
 
@@ -48,6 +49,7 @@ struct fault_verdict {
     enum fault_action action;
     int error; /* -errno of FAIL and LATE */
     unsigned ms;
+    uint64_t offset; /* of CORRUPT */
 };
 
 /* What hangs. go is called once, with the rules' mutex held, when it may go on. */

@@ -14,16 +14,33 @@ void lun_cache_destroy(struct lun_cache *cache)
     pthread_mutex_destroy(&cache->mutex);
 }
 
-bool lun_cache_enter(struct lun_cache *cache, bool change)
+bool lun_cache_enter(struct lun_cache *cache, bool change, bool owed)
 {
     if (!cache->unflushed)
         return true;
     pthread_mutex_lock(&cache->mutex);
-    bool open = !cache->lost;
+    bool open = !cache->lost && (owed || !cache->owing);
     if (open && change)
         cache->out++;
     pthread_mutex_unlock(&cache->mutex);
     return open;
+}
+
+void lun_cache_owe(struct lun_cache *cache)
+{
+    pthread_mutex_lock(&cache->mutex);
+    cache->owed++;
+    pthread_mutex_unlock(&cache->mutex);
+}
+
+bool lun_cache_paid(struct lun_cache *cache)
+{
+    pthread_mutex_lock(&cache->mutex);
+    bool opens = --cache->owed == 0 && cache->owing;
+    if (opens)
+        cache->owing = false;
+    pthread_mutex_unlock(&cache->mutex);
+    return opens;
 }
 
 struct lun_session *lun_cache_leave(struct lun_cache *cache)
@@ -46,6 +63,7 @@ void lun_cache_lose(struct lun_cache *cache, struct lun_session *session, bool f
     if (fresh)
         cache->stamp++;
     cache->lost = true;
+    cache->again = cache->replaying;
     if (!cache->replayer)
         cache->replayer = session;
     pthread_mutex_unlock(&cache->mutex);
@@ -76,11 +94,13 @@ bool lun_cache_begin(struct lun_cache *cache, struct lun_session *session)
 bool lun_cache_end(struct lun_cache *cache, uint64_t stamp, int failed)
 {
     pthread_mutex_lock(&cache->mutex);
-    bool open = cache->stamp == stamp;
+    bool open = cache->stamp == stamp && !cache->again;
+    cache->again = false;
     if (open) {
         cache->lost = cache->replaying = false;
         cache->replayer = NULL;
         cache->failed = failed;
+        cache->owing = cache->owed > 0;
     }
     pthread_mutex_unlock(&cache->mutex);
     return open;

@@ -138,18 +138,11 @@ static void changed(struct lun_transfer *transfer)
         finish(io, transfer->result);
         return;
     }
-    const struct iovec *iov = transfer->verb == VERB_WRITE ? io->iov : NULL;
-    uint64_t stamp = transfer->stamp;
-    int error = unflushed_add(unflushed, transfer->extent, iov, iov ? io->iov_count : 0, stamp);
-    if (!error && atomic_load(&image->cache.stamp) != stamp) {
-        lun_cache_lose(&image->cache, session, false);
-        lun_session_wake(session);
-    }
-    if (error && atomic_load(&image->cache.stamp) != stamp) {
+    if (transfer->unkept && atomic_load(&image->cache.stamp) != transfer->stamp) {
         lun_transfer_start(transfer); /* nobody could write it again */
         return;
     }
-    if (error || unflushed_full(unflushed)) {
+    if (transfer->unkept || unflushed_full(unflushed)) {
         hold(image, io);
         force(image, session);
         return;

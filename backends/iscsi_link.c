@@ -230,11 +230,13 @@ bool lun_link_service(struct lun_link *link, unsigned events)
     }
     /* What the target said before it hung up is read first: it may say why. */
     unsigned gone = events & (POLLERR | POLLHUP | POLLRDHUP);
-    events &= POLLIN | POLLOUT;
+    events &= link->state == LUN_LINK_UP ? POLLIN : POLLIN | POLLOUT; /* once it is up, push sends */
     if (events && link->state != LUN_LINK_FAILED && iscsi_service(link->context, (int)events) < 0)
         fail(link, -ECONNRESET);
     if (gone)
         fail(link, -ECONNRESET);
+    if (events & POLLIN && lun_link_blocked(link))
+        link->queued += 2; /* what the target asked for */
     return link->state != LUN_LINK_FAILED && lun_link_push(link);
 }
 
@@ -243,22 +245,27 @@ bool lun_link_blocked(const struct lun_link *link)
     return link->state == LUN_LINK_CONNECTING || (link->context && iscsi_which_events(link->context) & POLLOUT);
 }
 
-static void cork(const struct lun_link *link, int on)
+static void set(const struct lun_link *link, int option, int value)
 {
-    setsockopt(lun_link_fd(link), IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    setsockopt(lun_link_fd(link), IPPROTO_TCP, option, &value, sizeof(value));
 }
 
-/* libiscsi makes a system call for each header and each piece of data; corked they share segments. */
+/* libiscsi makes a system call for each header and each piece of data; corked they share segments. A corked socket stays
+ * so: to set TCP_NODELAY sends what it holds. */
 bool lun_link_push(struct lun_link *link)
 {
-    if (link->state > LUN_LINK_CONNECTING && link->state != LUN_LINK_FAILED &&
-        iscsi_which_events(link->context) & POLLOUT) {
-        cork(link, 1);
-        if (iscsi_service(link->context, POLLOUT) < 0)
-            fail(link, -ECONNRESET);
-        else
-            cork(link, 0);
-    }
+    if (link->state <= LUN_LINK_CONNECTING || link->state == LUN_LINK_FAILED ||
+        !(iscsi_which_events(link->context) & POLLOUT))
+        return link->state != LUN_LINK_FAILED;
+    bool many = link->queued > 1;
+    if (many != link->corked)
+        set(link, TCP_CORK, many);
+    link->corked = many;
+    link->queued = 0;
+    if (iscsi_service(link->context, POLLOUT) < 0)
+        fail(link, -ECONNRESET);
+    else if (many)
+        set(link, TCP_NODELAY, 1);
     return link->state != LUN_LINK_FAILED;
 }
 

@@ -28,6 +28,8 @@ struct lun_link {
     const struct lun_account *account;
     struct iscsi_context *context;
     enum lun_link_state state;
+    unsigned queued; /* messages and pieces of data, since the last push; told by who queues them */
+    bool corked;
     int error;                      /* of FAILED: -errno */
     char text[256];                 /* of FAILED: what libiscsi says */
     char redirect[LUN_PORTAL_SIZE]; /* of FAILED: the target asks to log in there */

@@ -67,6 +67,10 @@ void lun_login_end(struct lun_session *session)
             scsi_free_scsi_task(request->task);
         request->task = NULL;
         request->ghost = true;
+        if (request->change && !request->urgent && !request->owed) {
+            lun_cache_owe(&session->image->cache);
+            request->owed = true;
+        }
     }
     list_splice(&session->ghosts, &session->sent);
     session->sent_count = 0;

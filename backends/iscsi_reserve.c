@@ -12,13 +12,15 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "backends/iscsi_image.h"
 #include "base/clock.h"
 #include "base/log.h"
 
-#define RELEASE_NS (3 * NS_PER_S)
-#define TYPE       SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_ALL_REGISTRANTS
+#define RELEASE_NS     (3 * NS_PER_S)
+#define TAKEOVER_TRIES 50 /* 5 s: longer than a login takes on a busy machine */
+#define TYPE           SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_ALL_REGISTRANTS
 
 struct lun_keys lun_keys_decode(const uint8_t *data, uint32_t size, uint64_t key)
 {
@@ -34,6 +36,11 @@ struct lun_keys lun_keys_decode(const uint8_t *data, uint32_t size, uint64_t key
         }
     }
     return keys;
+}
+
+unsigned lun_reservation_decode(const uint8_t *data, uint32_t size)
+{
+    return size >= 24 && scsi_get_uint32(data + 4) >= 16 ? data[21] & 0xf : 0;
 }
 
 void lun_reserve_in(uint8_t cdb[static 16], unsigned action, uint32_t size)
@@ -169,9 +176,28 @@ static int reserve_out(struct lun_talk *talk, unsigned action, uint64_t key, uin
     return lun_talk_command(talk, &command);
 }
 
+static int read_reservation(struct lun_talk *talk, unsigned *type)
+{
+    uint8_t data[LUN_RESERVE_LIST] = {0};
+    struct lun_command command = {.cdb_size = 10, .in = data, .length = sizeof(data)};
+    lun_reserve_in(command.cdb, SCSI_PERSISTENT_RESERVE_READ_RESERVATION, sizeof(data));
+    int error = lun_talk_command(talk, &command);
+    *type = error ? 0 : lun_reservation_decode(data, command.moved);
+    return error;
+}
+
+/* An all-registrants reservation is preempted as a whole, by the key 0 (SPC-4 5.13.11.4.3): this nexus then holds it. The
+ * keys one by one would do, too, but for tgt: it frees the holder's registration, goes on looking at it, and may refuse
+ * everybody from then on. */
 static int put_aside(struct lun_talk *talk, uint64_t key, uint64_t other)
 {
-    int error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, key, other);
+    unsigned type;
+    int error = read_reservation(talk, &type);
+    if (error)
+        return error;
+    if (type == TYPE || type == SCSI_PERSISTENT_RESERVE_TYPE_EXCLUSIVE_ACCESS_ALL_REGISTRANTS)
+        other = 0;
+    error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, key, other);
     if (error == -EOPNOTSUPP)
         error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_PREEMPT, key, other);
     return error;
@@ -185,9 +211,30 @@ static int occupied(struct lun_image *image, uint64_t other, struct sentence *wh
         image->account.name, image->account.url.lun, image->account.url.target, other);
 }
 
-static int reserve_by(struct lun_talk *talk, struct lun_image *image, uint64_t key, bool takeover, struct sentence *why)
+/* Puts aside all that have a key, and reserves. *keys: as they are then. -EBUSY: another has it. */
+static int put_all_aside(struct lun_talk *talk, struct lun_image *image, uint64_t key, struct lun_keys *keys)
 {
     enum { ROUNDS = 64 };
+    int error = 0;
+    for (unsigned i = 0; !error && keys->others > 0 && i < ROUNDS; i++) {
+        log_warning(
+            "datastore %s: the reservation of the key %016" PRIx64 " is put aside", image->account.name, keys->other);
+        error = put_aside(talk, key, keys->other);
+        if (error == -EBUSY) /* it has gone by itself */
+            error = 0;
+        if (!error)
+            error = read_keys(talk, key, keys);
+    }
+    if (!error)
+        error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_RESERVE, key, 0);
+    if (error && error != -EBUSY)
+        return error;
+    int again = read_keys(talk, key, keys);
+    return again ? again : keys->others > 0 ? -EBUSY : error;
+}
+
+static int reserve_by(struct lun_talk *talk, struct lun_image *image, uint64_t key, bool takeover, struct sentence *why)
+{
     struct lun_keys keys = {0};
     int error = read_keys(talk, key, &keys);
     if (error)
@@ -196,21 +243,13 @@ static int reserve_by(struct lun_talk *talk, struct lun_image *image, uint64_t k
     if (keys.others > 0 && !takeover)
         return occupied(image, keys.other, why);
     error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, key);
-    for (unsigned i = 0; !error && keys.others > 0 && i < ROUNDS; i++) {
-        log_warning(
-            "datastore %s: the reservation of the key %016" PRIx64 " is put aside", image->account.name, keys.other);
-        error = put_aside(talk, key, keys.other);
-        if (error == -EBUSY) /* it has gone by itself */
-            error = 0;
-        if (!error)
-            error = read_keys(talk, key, &keys);
+    if (!error)
+        error = put_all_aside(talk, image, key, &keys);
+    /* A session of the other's that was just logging in registers, sees us, and goes: until then it is put aside again. */
+    for (unsigned i = 0; error == -EBUSY && takeover && i < TAKEOVER_TRIES; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = (long)(100 * NS_PER_MS)}, NULL);
+        error = put_all_aside(talk, image, key, &keys);
     }
-    if (!error)
-        error = reserve_out(talk, SCSI_PERSISTENT_RESERVE_RESERVE, key, 0);
-    if (!error)
-        error = read_keys(talk, key, &keys);
-    if (!error && keys.others > 0)
-        error = -EBUSY;
     if (error == -EBUSY) {
         reserve_out(talk, SCSI_PERSISTENT_RESERVE_REGISTER, key, 0);
         return occupied(image, keys.other, why);

@@ -17,6 +17,9 @@ struct lun_keys {
 
 struct lun_keys lun_keys_decode(const uint8_t *data, uint32_t size, uint64_t key);
 
+/* What READ RESERVATION answered: the reservation's type; 0: there is none. */
+unsigned lun_reservation_decode(const uint8_t *data, uint32_t size);
+
 void lun_reserve_in(uint8_t cdb[static 16], unsigned action, uint32_t size);
 void lun_reserve_out(
     uint8_t cdb[static 16], uint8_t list[static LUN_RESERVE_LIST], unsigned action, uint64_t key, uint64_t action_key);

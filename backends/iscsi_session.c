@@ -8,8 +8,9 @@
  *
  * A target must have ended the tasks of the session before when it answers the login. Some may let a write that is in the
  * hands of their disk go on, and answer. So a change that was once given up on, and sent again, is told as done only
- * LUN_QUIET_NS after its answer: until then nobody sends other bytes to its place, and what is left of the first one has
- * landed. Nothing runs while nothing is in flight: no timer, no poll, no reconnect. */
+ * LUN_QUIET_NS after its answer: until then nobody sends other bytes to its place, what is left of the first one has
+ * landed, and no replay begins: it would write older bytes over what was answered and is not kept yet. Nothing runs while
+ * nothing is in flight: no timer, no poll, no reconnect. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,11 +181,23 @@ static void resume_paused(struct lun_session *session, uint64_t now)
     }
 }
 
+static void leave(struct lun_session *session)
+{
+    struct lun_session *wake = lun_cache_leave(&session->image->cache);
+    if (wake == session)
+        lun_session_kick(session);
+    else if (wake)
+        lun_session_wake(wake);
+}
+
 static void end_quiet(struct lun_session *session, uint64_t now)
 {
     while (!list_empty(&session->quiet) && request_of(session->quiet.next)->at <= now) {
         struct lun_request *request = request_of(list_pop(&session->quiet));
+        bool entered = request->entered;
         request->done(request, request->answer);
+        if (entered)
+            leave(session);
     }
 }
 
@@ -221,18 +234,6 @@ static void again(struct lun_session *session, struct lun_request *request)
     list_insert_before(queue_of(session, request)->next, &request->link);
 }
 
-static void leave(struct lun_session *session, struct lun_request *request)
-{
-    if (!request->entered)
-        return;
-    request->entered = false;
-    struct lun_session *wake = lun_cache_leave(&session->image->cache);
-    if (wake == session)
-        lun_session_kick(session);
-    else if (wake)
-        lun_session_wake(wake);
-}
-
 /* Another's reservation, or ours that this nexus does not share yet. */
 static bool must_register(const struct lun_session *session)
 {
@@ -240,15 +241,27 @@ static bool must_register(const struct lun_session *session)
     return key && !atomic_load(&session->image->taken) && session->registered != key;
 }
 
+/* What was answered is kept, or still out: a replay does not pass it. */
 static void finish_request(struct lun_session *session, struct lun_request *request, struct lun_answer answer)
 {
-    if (!request->ghost || !request->change) {
-        request->done(request, answer);
+    bool entered = request->entered;
+    if (request->ghost && request->change) {
+        request->answer = answer;
+        request->at = clock_now() + LUN_QUIET_NS;
+        list_append(&session->quiet, &request->link);
         return;
     }
-    request->answer = answer;
-    request->at = clock_now() + LUN_QUIET_NS;
-    list_append(&session->quiet, &request->link);
+    request->done(request, answer);
+    if (entered)
+        leave(session);
+}
+
+/* It has to be sent once more. */
+static void withdraw(struct lun_session *session, struct lun_request *request)
+{
+    if (request->entered)
+        leave(session);
+    request->entered = false;
 }
 
 static void say_missing(struct lun_image *image, bool missing)
@@ -272,22 +285,27 @@ static void take_answer(struct lun_session *session, struct lun_request *request
     switch (answer.verdict) {
     case LUN_RESET:
         lun_cache_lose(&session->image->cache, session, true);
+        withdraw(session, request);
         again(session, request);
         return;
     case LUN_CHANGED:
         lun_image_look(session->image);
+        withdraw(session, request);
         again(session, request);
         return;
     case LUN_AGAIN:
+        withdraw(session, request);
         again(session, request);
         return;
     case LUN_LATER:
+        withdraw(session, request);
         pause_request(session, request);
         return;
     case LUN_CONFLICT:
         if (request != &session->probe && must_register(session)) {
             session->broken = true; /* the next login registers */
             session->reason = "it does not share the mount's reservation yet";
+            withdraw(session, request);
             again(session, request);
             return;
         }
@@ -297,6 +315,7 @@ static void take_answer(struct lun_session *session, struct lun_request *request
     case LUN_FAILED:
         if (request != &session->probe && (answer.error == -ENXIO || answer.error == -ENOMEDIUM)) {
             say_missing(session->image, true);
+            withdraw(session, request);
             pause_request(session, request); /* a LUN that is away may come back */
             return;
         }
@@ -328,9 +347,7 @@ static void answered(struct iscsi_context *context, int status, void *data, void
     session->sent_bytes -= request->length;
     session->progress = clock_now();
     session->useful |= session->state == LUN_SESSION_UP;
-    leave(session, request);
-    take_answer(session, request, answer);
-    /* by now the request may be gone, or wait for the next task */
+    take_answer(session, request, answer); /* then the request may be gone, or wait for the next task */
     scsi_free_scsi_task(task);
     lun_session_kick(session);
 }
@@ -350,6 +367,7 @@ static bool hand_over(struct lun_session *session, struct lun_request *request, 
         request->task = NULL;
         return false;
     }
+    session->link.queued += request->direction == SCSI_XFER_WRITE ? 2 : 1;
     request->at = now;
     list_append(&session->sent, &request->link);
     session->sent_count++;
@@ -358,20 +376,43 @@ static bool hand_over(struct lun_session *session, struct lun_request *request, 
 }
 
 /* False: the link is broken. */
+static bool fits(const struct lun_session *session, const struct lun_request *request)
+{
+    return session->sent_count < WINDOW_COUNT &&
+           (session->sent_count == 0 || session->sent_bytes + request->length <= WINDOW_BYTES);
+}
+
+/* The next that may be sent, which has entered; NULL: none now. What is owed passes those that wait for it. */
+static struct lun_request *next_of(struct lun_session *session, struct list *queue)
+{
+    bool closed = false;
+    list_for_each (link, queue) {
+        struct lun_request *request = request_of(link);
+        if (request->urgent)
+            return request;
+        if (closed && !request->owed)
+            continue;
+        if (!fits(session, request))
+            return NULL;
+        if (lun_cache_enter(&session->image->cache, request->change, request->owed))
+            return request;
+        closed = true;
+    }
+    return NULL;
+}
+
 static bool send_from(struct lun_session *session, struct list *queue, uint64_t now)
 {
-    while (!list_empty(queue)) {
-        struct lun_request *request = request_of(queue->next);
-        if (!request->urgent && (session->sent_count >= WINDOW_COUNT ||
-                                    (session->sent_count > 0 && session->sent_bytes + request->length > WINDOW_BYTES)))
-            break;
-        if (!request->urgent && !lun_cache_enter(&session->image->cache, request->change))
-            break;
+    struct lun_request *request;
+    while ((request = next_of(session, queue))) {
         request->entered = !request->urgent && request->change && session->image->cache.unflushed;
         list_remove(&request->link);
         if (!hand_over(session, request, now)) {
-            leave(session, request);
+            bool entered = request->entered;
+            request->entered = false;
             again(session, request);
+            if (entered)
+                leave(session);
             return false;
         }
     }

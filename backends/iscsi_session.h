@@ -20,6 +20,7 @@ struct lun_request {
     bool slow;    /* may take long */
     bool entered; /* counts as out in the cache */
     bool ghost;   /* was sent on a link that was given up */
+    bool owed;    /* counts as owed in the cache */
     enum scsi_xfer_dir direction;
     uint32_t length;
     struct scsi_iovec *iov;

@@ -175,6 +175,22 @@ static void take_map(struct lun_transfer *transfer, const struct piece *piece)
 
 static void advance(struct lun_transfer *transfer);
 
+/* Each command by itself: a replay between two of them writes what the first has changed. */
+static void keep(struct lun_transfer *transfer, const struct piece *piece)
+{
+    struct lun_cache *cache = &image_of(transfer)->cache;
+    if (!piece->request.change || transfer->urgent || !cache->unflushed)
+        return;
+    const struct iovec *iov = transfer->verb == VERB_WRITE ? transfer->iov : NULL;
+    if (unflushed_add_from(cache->unflushed, piece->extent, iov, iov ? transfer->iov_count : 0,
+            piece->extent.start - transfer->extent.start, transfer->stamp) < 0) {
+        transfer->unkept = true;
+    } else if (atomic_load(&cache->stamp) != transfer->stamp) {
+        lun_cache_lose(cache, transfer->session, false);
+        lun_session_wake(transfer->session);
+    }
+}
+
 static void ended(struct lun_request *request, struct lun_answer answer)
 {
     struct piece *piece = container_of(request, struct piece, request);
@@ -192,11 +208,14 @@ static void ended(struct lun_request *request, struct lun_answer answer)
     }
     if (!error && transfer->verb == VERB_MAP)
         take_map(transfer, piece);
+    if (!error && answer.verdict == LUN_DONE)
+        keep(transfer, piece);
     if (!error && transfer->verb == VERB_READ && request->task->residual_status == SCSI_RESIDUAL_UNDERFLOW)
         error = -EIO;
     if (error && (!transfer->result || transfer->result == -ECANCELED))
         transfer->result = error;
     transfer->pieces--;
+    transfer->owed += request->owed;
     free(piece);
     if (transfer->pieces == 0 && transfer->result == -ECANCELED) {
         transfer->result = 0;
@@ -239,8 +258,15 @@ static void advance(struct lun_transfer *transfer)
         if (once)
             transfer->next = 1;
     }
-    if (transfer->pieces == 0)
-        transfer->done(transfer);
+    if (transfer->pieces > 0)
+        return;
+    struct lun_session *session = transfer->session;
+    unsigned owed = transfer->owed;
+    transfer->owed = 0;
+    transfer->done(transfer);
+    for (; owed; owed--)
+        if (lun_cache_paid(&session->image->cache))
+            lun_session_wake_all(session->image);
 }
 
 /* done is never called from within: an io's end is a task of its own, and memory that is not there is rare. */
@@ -249,6 +275,7 @@ void lun_transfer_start(struct lun_transfer *transfer)
     struct lun_image *image = image_of(transfer);
     transfer->result = 0;
     transfer->pieces = 0;
+    transfer->unkept = false;
     transfer->next = transfer->extent.start;
     transfer->writes_zeroes = transfer->verb == VERB_ZERO && (!image->lun.same || atomic_load(&image->no_same));
     if (transfer->verb == VERB_FLUSH) {
@@ -330,7 +357,8 @@ void lun_replay_begin(struct lun_session *session)
     struct lun_cache *cache = &session->image->cache;
     struct replay *replay = calloc(1, sizeof(*replay));
     if (!replay) {
-        lun_cache_end(cache, atomic_load(&cache->stamp), -ENOMEM);
+        while (!lun_cache_end(cache, atomic_load(&cache->stamp), -ENOMEM))
+            ; /* more was lost just now: the next flush tells of it, too */
         lun_session_wake_all(session->image);
         return;
     }

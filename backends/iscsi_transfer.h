@@ -12,9 +12,11 @@ struct lun_transfer {
     uint64_t stamp; /* of the cache when it began */
     int result;
     uint16_t iov_count, pieces;
+    uint16_t owed; /* of its pieces: see the cache; until done was called */
     uint8_t verb;
     bool unmap, urgent, writes_zeroes;
-    bool data; /* MAP's answer; the extent's end is set too */
+    bool unkept; /* there was no memory for what a command of it changed (law 10) */
+    bool data;   /* MAP's answer; the extent's end is set too */
 };
 
 /* Prepared by the caller: session, done, verb, extent, iov, unmap, urgent. extent lies within the LUN and is a multiple

@@ -27,6 +27,7 @@
 
 #define MODE_BITS   07777
 #define XATTR_SPACE "user."
+#define COPIES      8 /* threads for copiers: what one job has in flight, and all of them together */
 
 /* ---- ways to an object ---- */
 
@@ -102,6 +103,15 @@ static int open_local(struct datastore *datastore, const char *rest, struct sent
                    ? refuse(why, error, "%s", claimed.text)
                    : refuse(why, error, "datastore %s: directory %s: %s", datastore->name, rest, error_text(error));
     }
+    error = pool_open(&local->copies, datastore->name, COPIES);
+    if (!error && (error = cutter_open(&local->cutter, datastore->name)))
+        pool_close(local->copies);
+    if (error) {
+        local_unclaim(local);
+        close(local->root);
+        free(local);
+        return refuse(why, error, "datastore %s: no thread: %s", datastore->name, error_text(error));
+    }
     pthread_mutex_init(&local->mutex, NULL);
     datastore->state = local;
     return 0;
@@ -112,6 +122,8 @@ static void close_local(struct datastore *datastore)
     struct local *local = datastore->state;
     if (!local)
         return;
+    pool_close(local->copies);
+    cutter_close(&local->cutter);
     aio_close(&local->aio);
     pthread_mutex_destroy(&local->mutex);
     local_unclaim(local);
@@ -123,7 +135,14 @@ static void close_local(struct datastore *datastore)
 static int statfs_local(struct datastore *datastore, struct statvfs *out)
 {
     struct local *local = datastore->state;
-    return local ? done(fstatvfs(local->root, out)) : -EIO;
+    if (!local)
+        return -EIO;
+    if (fstatvfs(local->root, out) < 0)
+        return -errno;
+    fsblkcnt_t owed = cutter_owed(&local->cutter) / out->f_frsize;
+    out->f_bfree += owed;
+    out->f_bavail += owed;
+    return 0;
 }
 
 static int lookup(struct datastore *datastore, const char *path, struct stat *out)
@@ -215,7 +234,11 @@ static int create(struct datastore *datastore, const char *path, const struct st
     auto_close int parent = resolve_parent(to_change(datastore), path, O_PATH, &leaf);
     if (parent < 0)
         return parent;
-    int error = make(parent, leaf, st, content);
+    struct local *local = datastore->state;
+    int error;
+    do {
+        error = make(parent, leaf, st, content);
+    } while (error == -ENOSPC && cutter_wait(&local->cutter));
     if (error)
         return error;
     auto_close int fd = openat(parent, leaf, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -261,7 +284,10 @@ static int remove_local(struct datastore *datastore, const char *path, bool dire
     if (*path == '\0')
         return -EBUSY;
     auto_close int parent = resolve_parent(to_change(datastore), path, O_PATH, &leaf);
-    return parent < 0 ? parent : done(unlinkat(parent, leaf, directory ? AT_REMOVEDIR : 0));
+    if (parent < 0)
+        return parent;
+    struct local *local = datastore->state;
+    return directory ? done(unlinkat(parent, leaf, AT_REMOVEDIR)) : local_unlink(&local->cutter, parent, leaf);
 }
 
 static int readlink_local(struct datastore *datastore, const char *path, char *out, size_t size)

@@ -268,7 +268,11 @@ static void run(struct work *work)
 {
     struct io *io = container_of(work, struct io, work);
     struct local_image *image = image_of(io);
-    finish(io, is_forbidden(image, io) ? -EIO : execute(image, io));
+    int result;
+    do {
+        result = is_forbidden(image, io) ? -EIO : execute(image, io);
+    } while ((result == -ENOSPC || result == -EDQUOT) && cutter_wait(&image->local->cutter));
+    finish(io, result);
 }
 
 /* Each refusal in a row doubles how many of the next writes do not ask. */
@@ -362,7 +366,9 @@ static void submit(struct image *base, struct io *io)
         request->epoch = (uint8_t)fence_enter(&image->fence);
     if (io->verb == VERB_WRITE && !phase_enter(&image->phase, io, request->kind))
         return;
-    if (request->kind != KIND_DIRECT || !ask(image, io))
+    if (io->flags & IO_COPY && reactor_guests(io->reactor) > 0)
+        pool_run(image->local->copies, &io->work);
+    else if (request->kind != KIND_DIRECT || !ask(image, io))
         pool_run(base->datastore->pool, &io->work);
 }
 

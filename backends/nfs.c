@@ -36,7 +36,8 @@ static ssize_t read_owner(void *argument, char *text)
     char *found;
     size_t size;
     int error = nfsds_private_directory(nfs, "", false, &directory);
-    error = error ? error : nfsds_private_read(nfs, &directory, OWNER_FILE, &found, &size);
+    error = error ? error : nfsds_look(nfs, &directory, OWNER_FILE, &nfs->record);
+    error = error ? error : nfsds_private_read_object(nfs, &nfs->record, &found, &size);
     if (error)
         return error;
     if (size > OWNER_RECORD)
@@ -54,6 +55,13 @@ static int write_owner(void *argument, const char *text, size_t length)
     return error ? error : nfsds_private_write(nfs, &directory, OWNER_FILE, text, length);
 }
 
+/* Over the file that was read, which is not the one that a later claim has put in its place. */
+static int beat_owner(void *argument, const char *text, size_t length)
+{
+    struct nfs *nfs = argument;
+    return nfsds_private_write_over(nfs, &nfs->record, text, length);
+}
+
 static void lost_owner(void *argument, const char *sentence)
 {
     struct nfs *nfs = argument;
@@ -64,7 +72,8 @@ static void lost_owner(void *argument, const char *sentence)
 /* A read-only export with a record of when it was not: nothing to claim. */
 static int claim(struct nfs *nfs, struct sentence *why)
 {
-    struct owner_place place = {.read = read_owner, .write = write_owner, .lost = lost_owner, .argument = nfs};
+    struct owner_place place = {
+        .read = read_owner, .write = write_owner, .beat = beat_owner, .lost = lost_owner, .argument = nfs};
     int error = nfs->read_only ? 0 : owner_claim(&nfs->owner, nfs->datastore, &place, &nfs->datastore->stopping, why);
     if (error != -EROFS)
         return error;
@@ -232,7 +241,7 @@ static int start_threads(struct nfs *nfs)
 {
     int error = reactor_start(&nfs->names, REACTOR_NAMES);
     if (!error) {
-        nfsds_quiet_init(&nfs->quiet, nfs->names);
+        nfsds_quiet_init(&nfs->quiet, nfs);
         error = pool_open(&nfs->locator, "locator", 1);
     }
     return error;

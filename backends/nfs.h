@@ -18,6 +18,12 @@ struct nfsds_handle {
     char bytes[NFS3_FHSIZE];
 };
 
+/* An object: its handle and its attributes, with what the sidecar holds of them laid over. */
+struct nfsds_object {
+    struct nfsds_handle handle;
+    struct stat st;
+};
+
 /* datastore->state of an open NFS datastore. */
 struct nfs {
     /* set at open */
@@ -32,6 +38,7 @@ struct nfs {
     struct reactor *names;   /* its own: names, and what no reactor of the mount asked for */
     struct pool *locator;    /* one thread: the server's address and ports */
     struct owner *owner;
+    struct nfsds_object record; /* the owner's, as last read; its thread's */
     struct nfsds_quiet quiet;
     struct nfsds_verifier verifier;
     struct nfsds_sidecar sidecar;
@@ -62,12 +69,6 @@ int nfsds_ask(struct nfs *nfs, enum nfsds_procedure procedure, void *arguments,
 
 /* ---- paths: nfs_walk.c ---- */
 
-/* An object: its handle and its attributes, with what the sidecar holds of them laid over. */
-struct nfsds_object {
-    struct nfsds_handle handle;
-    struct stat st;
-};
-
 /* Walks from the root; no symlink is followed. 0 or -errno. */
 int nfsds_walk(struct nfs *nfs, const char *path, struct nfsds_object *out);
 /* The directory that holds path, and its last component in it. -EINVAL: there is none. */
@@ -90,6 +91,9 @@ int nfsds_private_read(
     struct nfs *nfs, const struct nfsds_handle *directory, const char *name, char **out, size_t *size);
 int nfsds_private_write(
     struct nfs *nfs, const struct nfsds_handle *directory, const char *name, const char *text, size_t size);
+/* The same of an object that nfsds_look found; write_over: in its place, durable, not at once. */
+int nfsds_private_read_object(struct nfs *nfs, const struct nfsds_object *object, char **out, size_t *size);
+int nfsds_private_write_over(struct nfs *nfs, const struct nfsds_object *object, const char *text, size_t size);
 int nfsds_private_remove(struct nfs *nfs, const struct nfsds_handle *directory, const char *name);
 
 /* ---- directories: nfs_list.c ---- */

@@ -3,17 +3,16 @@
  *   IDLE → (LOCATING →) CONNECTING → UP → IDLE      the server closed it and nothing was to do
  *                                       → WAITING → LOCATING …      with back-off, while calls wait
  *
- * It is made when the first call comes and lives as long as the server lets it. Calls are queued in libnfs as they
- * come and leave the process together, at the end of the reactor's batch. An idle connection has no timer: one is set
- * while calls are out.
+ * It is made when the first call comes and lives as long as the server lets it. Calls are put on the wire (nfs_wire.c)
+ * as they come and leave the process together, at the end of the reactor's batch. A timer is set when calls go out, and
+ * ends by itself when it finds none.
  *
- * Failure modes. libnfs's own timeout cuts a message that is half sent, and what follows completes it at the server;
- * its reconnecting spins. Neither is used. Here a connection is dead when its socket says so, when nothing was heard on
- * it for the deadline while calls were out, or when one call was out four times as long. Then the socket is shut down
- * and the context destroyed before libnfs is called again, so that nothing half sent is completed; calls that were
- * out go to the front of the queue and are sent again, with the same bytes, on the next one. That they were sent
- * before is told with the answer (sends), and from when their ghosts count (heard_from): what a ghost may do is its
- * caller's to know.
+ * Failure modes. libnfs's own connections are not used: their timeout cuts a message that is half sent, and what follows
+ * completes it at the server; their reconnecting spins; they make a system call for each message and two for each
+ * answer. Here a connection is dead when its socket says so, when nothing was heard on it for the deadline while calls
+ * were out, or when one call was out four times as long. Then the socket is closed, and with it what was half sent;
+ * calls that were out go to the front of the queue and are sent again, with the same bytes, on the next one. That they
+ * were sent before is told with the answer (sends): what a ghost may do is its caller's to know.
  *
  * Host names and ports are asked for on the locator's thread before each new connection, unless the url says numbers.
  *
@@ -21,10 +20,10 @@
 #include "backends/nfs_connection.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,6 +32,7 @@
 #include <unistd.h>
 
 #include "backends/nfs.h"
+#include "backends/nfs_wire.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -40,6 +40,8 @@
 #define BACK_OFF_MOST  (2 * NS_PER_S)
 #define CALL_DEADLINES 4 /* of one call, while others are answered */
 #define SOCKET_BUFFER  (4 << 20)
+#define PORT_FIRST     600 /* below 1024: exports demand it of root */
+#define PORT_LAST      1023
 
 enum state { IDLE, LOCATING, CONNECTING, UP, WAITING };
 
@@ -47,18 +49,19 @@ struct nfsds_connection {
     struct nfs *nfs;
     struct reactor *reactor;
     enum state state;
-    struct rpc_context *rpc;
+    struct nfsds_wire *wire;
     struct source source;
     uint32_t events;
     struct batch_hook hook;
     struct timer timer;      /* CONNECTING, UP: the deadline; WAITING: the back-off */
     struct list queue, sent; /* calls */
-    unsigned calls, batch;   /* batch: queued since the last flush */
-    uint64_t heard, heard_from, back_off;
+    unsigned calls;
+    uint64_t heard, back_off;
     uint64_t server; /* the write verifier that was answered on it; 0: none yet */
-    bool hooked, serving, connected, failed, removing;
+    bool hooked;
     struct work locate;
     struct task located, freed;
+    struct task ending; /* the reactor ends before the datastore */
 };
 
 static void start(struct nfsds_connection *connection);
@@ -72,30 +75,25 @@ static void finish(struct nfsds_call *call, int error, void *data)
 {
     list_remove(&call->link);
     call->connection->calls--;
-    call->heard_from = call->connection->heard_from;
     call->answered(call, error, data);
 }
 
 /* ---- the socket ---- */
 
-/* Nothing of libnfs is called between the shutdown and the end of the context but what ends it. */
 static void destroy(struct nfsds_connection *connection)
 {
-    if (connection->source.fd >= 0) {
-        shutdown(connection->source.fd, SHUT_RDWR);
+    int fd = connection->source.fd;
+    if (fd >= 0) {
         reactor_remove(connection->reactor, &connection->source);
+        close(fd);
     }
     if (connection->hooked)
         reactor_unhook(&connection->hook);
     connection->hooked = false;
     timer_cancel(&connection->timer);
-    struct rpc_context *rpc = connection->rpc;
-    connection->rpc = NULL; /* what libnfs says of the calls that are out is not heard any more */
-    if (rpc)
-        rpc_destroy_context(rpc);
+    nfsds_wire_free(connection->wire);
+    connection->wire = NULL;
     connection->events = 0;
-    connection->heard_from = 0;
-    connection->connected = connection->failed = false;
 }
 
 void nfsds_connection_verifier(const struct nfsds_call *call, uint64_t stamp)
@@ -123,7 +121,6 @@ static void requeue(struct nfsds_connection *connection)
         }
         call->server = call->sends == 1 || call->server == connection->server ? connection->server : 0;
         call->sent = 0;
-        call->refused = false;
         list_remove(link);
         list_append(&again, link);
     }
@@ -150,87 +147,65 @@ static void dead(struct nfsds_connection *connection, const char *what)
         connection->back_off = BACK_OFF_MOST;
 }
 
-static void watch(struct nfsds_connection *connection)
+static void watch(struct nfsds_connection *connection, uint32_t events)
 {
-    uint32_t events = (uint32_t)rpc_which_events(connection->rpc);
-    uint32_t want = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u);
-    if (want == connection->events)
+    if (events == connection->events)
         return;
     if (connection->events) {
         int fd = connection->source.fd;
         reactor_remove(connection->reactor, &connection->source);
         connection->source.fd = fd;
     }
-    connection->events = want;
-    reactor_add(connection->reactor, &connection->source, want);
-}
-
-/* Answers that were no success are looked at after libnfs has said whether the connection itself is to blame. */
-static void finish_refused(struct nfsds_connection *connection)
-{
-    list_for_each_safe (link, &connection->sent)
-        if (call_of(link)->refused)
-            finish(call_of(link), -EIO, NULL);
-}
-
-static void set_deadline(struct nfsds_connection *connection)
-{
-    if (list_empty(&connection->sent) && connection->state == UP)
-        timer_cancel(&connection->timer);
-    else if (!connection->timer.due)
-        timer_set(connection->reactor, &connection->timer, connection->nfs->deadline_ns);
+    connection->events = events;
+    reactor_add(connection->reactor, &connection->source, events);
 }
 
 static void send_queue(struct nfsds_connection *connection);
 
-static void service(struct nfsds_connection *connection, int events)
+static void came_up(struct nfsds_connection *connection)
 {
-    connection->serving = true;
-    int result = rpc_service(connection->rpc, events);
-    connection->serving = false;
-    if (result < 0 || connection->failed) {
-        dead(connection, connection->state == UP ? "closed the connection" : "refused the connection");
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(connection->source.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error) {
+        dead(connection, "refused the connection");
         return;
     }
-    if (connection->connected && connection->state == CONNECTING) {
-        connection->state = UP;
-        timer_cancel(&connection->timer);
-        send_queue(connection);
-    }
-    finish_refused(connection);
-    set_deadline(connection);
-    watch(connection);
+    connection->state = UP;
+    timer_cancel(&connection->timer);
+    watch(connection, EPOLLIN);
+    send_queue(connection);
+}
+
+static void send_out(struct nfsds_connection *connection)
+{
+    int blocked = nfsds_wire_send(connection->wire, connection->source.fd);
+    if (blocked < 0)
+        dead(connection, "closed the connection");
+    else
+        watch(connection, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 static void ready(struct source *source, uint32_t events)
 {
     struct nfsds_connection *connection = container_of(source, struct nfsds_connection, source);
-    int poll_events = (events & EPOLLIN ? POLLIN : 0) | (events & EPOLLOUT ? POLLOUT : 0) |
-                      (events & EPOLLERR ? POLLERR : 0) | (events & EPOLLHUP ? POLLHUP : 0);
-    service(connection, poll_events);
+    if (connection->state == CONNECTING) {
+        came_up(connection);
+        return;
+    }
+    if (events & ~(uint32_t)EPOLLOUT && nfsds_wire_receive(connection->wire, source->fd) < 0)
+        dead(connection, "closed the connection");
+    else if (events & EPOLLOUT)
+        send_out(connection);
 }
 
-static void cork(struct nfsds_connection *connection, int on)
-{
-    if (connection->rpc && connection->source.fd >= 0)
-        setsockopt(connection->source.fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
-}
-
-/* The batch is over: what was queued leaves together, in as few packets as it fills. */
+/* The batch is over: what was queued leaves together. */
 static void flush(struct batch_hook *hook)
 {
     struct nfsds_connection *connection = container_of(hook, struct nfsds_connection, hook);
-    bool many = connection->batch > 1;
     reactor_unhook(hook);
     connection->hooked = false;
-    connection->batch = 0;
-    if (connection->state != UP)
-        return;
-    if (many)
-        cork(connection, 1);
-    service(connection, POLLOUT);
-    if (many)
-        cork(connection, 0);
+    if (connection->state == UP && !(connection->events & EPOLLOUT))
+        send_out(connection);
 }
 
 static void timed_out(struct timer *timer)
@@ -256,22 +231,57 @@ static void timed_out(struct timer *timer)
 
 /* ---- connecting ---- */
 
+/* As root, from a port that only root can have: most exports demand it. */
+static void bind_low(int fd, int family)
+{
+    unsigned count = PORT_LAST - PORT_FIRST + 1, from = (unsigned)clock_now() % count;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } own = {.any.sa_family = (sa_family_t)family};
+    for (unsigned i = 0; i < count; i++) {
+        in_port_t port = htons((uint16_t)(PORT_FIRST + (from + i) % count));
+        socklen_t size = family == AF_INET6 ? sizeof(own.v6) : sizeof(own.v4);
+        if (family == AF_INET6)
+            own.v6.sin6_port = port;
+        else
+            own.v4.sin_port = port;
+        if (bind(fd, &own.any, size) == 0 || errno != EADDRINUSE)
+            return;
+    }
+}
+
+/* Closed at once, so that its port can be had again. */
 static void tune(int fd)
 {
     int one = 1, size = SOCKET_BUFFER;
+    struct linger linger = {.l_onoff = 1};
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-static void connected(struct rpc_context *rpc, int status, void *data, void *private_data)
+/* A socket that connects, or -1. */
+static int open_socket(const char *address, int port)
 {
-    struct nfsds_connection *connection = private_data;
-    if (connection->rpc != rpc)
-        return;
-    connection->connected = status == RPC_STATUS_SUCCESS;
-    connection->failed = !connection->connected;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *found;
+    char service[12];
+    snprintf(service, sizeof(service), "%d", port);
+    if (getaddrinfo(address, service, &hints, &found) != 0)
+        return -1;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0) {
+        bind_low(fd, found->ai_family);
+        tune(fd);
+        if (connect(fd, found->ai_addr, found->ai_addrlen) < 0 && errno != EINPROGRESS) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(found);
+    return fd;
 }
 
 /* A server may answer a call from its memory of the last ones, which it knows by their numbers. */
@@ -283,6 +293,8 @@ static uint32_t some_number(void)
     return number;
 }
 
+static void answered(struct nfsds_call *call, int error, void *data);
+
 static void connect_to(struct nfsds_connection *connection)
 {
     struct nfs *nfs = connection->nfs;
@@ -292,26 +304,25 @@ static void connect_to(struct nfsds_connection *connection)
     int port = nfs->nfs_port;
     pthread_mutex_unlock(&nfs->mutex);
     connection->state = CONNECTING;
-    connection->rpc = rpc_init_context();
-    if (!connection->rpc) {
+    struct nfsds_wire_owner owner = {
+        .uid = nfs->url.uid >= 0 ? (uint32_t)nfs->url.uid : geteuid(),
+        .gid = nfs->url.gid >= 0 ? (uint32_t)nfs->url.gid : getegid(),
+        .number = some_number(),
+        .sent = &connection->sent,
+        .answered = answered,
+    };
+    connection->wire = nfsds_wire_new(&owner);
+    if (!connection->wire) {
         dead(connection, "cannot be asked for lack of memory");
         return;
     }
-    rpc_set_next_xid(connection->rpc, some_number());
-    if (nfs->url.uid >= 0)
-        rpc_set_uid(connection->rpc, (int)nfs->url.uid);
-    if (nfs->url.gid >= 0)
-        rpc_set_gid(connection->rpc, (int)nfs->url.gid);
-    int error = rpc_connect_async(connection->rpc, address, port, connected, connection);
-    connection->source.fd = rpc_get_fd(connection->rpc);
-    if (error < 0 || connection->source.fd < 0) {
-        connection->source.fd = -1;
+    connection->source.fd = open_socket(address, port);
+    if (connection->source.fd < 0) {
         dead(connection, "cannot be reached");
         return;
     }
-    tune(connection->source.fd);
     timer_set(connection->reactor, &connection->timer, nfs->deadline_ns);
-    watch(connection);
+    watch(connection, EPOLLOUT);
 }
 
 static void located(struct task *task)
@@ -346,8 +357,6 @@ static void hear(struct nfsds_connection *connection)
     struct nfs *nfs = connection->nfs;
     connection->heard = clock_now();
     connection->back_off = BACK_OFF_FIRST;
-    if (!connection->heard_from)
-        connection->heard_from = connection->heard;
     uint64_t never = 0;
     if (!atomic_load_explicit(&nfs->first_answer, memory_order_relaxed))
         atomic_compare_exchange_strong(&nfs->first_answer, &never, connection->heard);
@@ -355,18 +364,11 @@ static void hear(struct nfsds_connection *connection)
         log_info("datastore %s: the NFS server %s answers again", nfs->datastore->name, nfs->url.host);
 }
 
-static void answered(struct rpc_context *rpc, int status, void *data, void *private_data)
+static void answered(struct nfsds_call *call, int error, void *data)
 {
-    struct nfsds_call *call = private_data;
-    struct nfsds_connection *connection = call->connection;
-    if (connection->rpc != rpc)
-        return;
-    if (status != RPC_STATUS_SUCCESS || !data) {
-        call->refused = true;
-        return;
-    }
-    hear(connection);
-    finish(call, 0, data);
+    if (!error)
+        hear(call->connection);
+    finish(call, error, data);
 }
 
 static void unsendable(struct task *task)
@@ -378,7 +380,6 @@ static void unsendable(struct task *task)
 
 static void hook(struct nfsds_connection *connection)
 {
-    connection->batch++;
     if (connection->hooked)
         return;
     connection->hooked = true;
@@ -393,9 +394,7 @@ static bool is_forbidden(const struct nfs *nfs, const struct nfsds_call *call)
 
 static void send_call(struct nfsds_connection *connection, struct nfsds_call *call)
 {
-    int error = is_forbidden(connection->nfs, call)
-                    ? -EIO
-                    : nfsds_rpc_send(connection->rpc, call->procedure, call->arguments, call->memory, answered, call);
+    int error = is_forbidden(connection->nfs, call) ? -EIO : nfsds_wire_queue(connection->wire, call);
     if (error) {
         call->error = error;
         call->task.run = unsendable;
@@ -408,8 +407,8 @@ static void send_call(struct nfsds_connection *connection, struct nfsds_call *ca
     if (list_empty(&connection->sent))
         connection->heard = call->sent;
     list_append(&connection->sent, &call->link);
-    if (!connection->serving)
-        set_deadline(connection);
+    if (!connection->timer.due)
+        timer_set(connection->reactor, &connection->timer, connection->nfs->deadline_ns);
     hook(connection);
 }
 
@@ -424,11 +423,11 @@ void nfsds_connection_call(struct nfsds_connection *connection, struct nfsds_cal
 {
     call->connection = connection;
     call->sends = 0;
-    call->sent = call->server = call->heard_from = 0;
-    call->refused = call->abandoned = false;
+    call->sent = call->server = 0;
+    call->abandoned = false;
     list_init(&call->link);
     connection->calls++;
-    if (connection->state == UP && !connection->failed) {
+    if (connection->state == UP) {
         send_call(connection, call);
         return;
     }
@@ -441,11 +440,23 @@ bool nfsds_connection_abandon(struct nfsds_call *call)
 {
     if (call->sent || call->error) {
         call->abandoned = true;
+        if (call->sent && nfsds_wire_disown(call->connection->wire, call) != 0)
+            dead(call->connection, "cannot be asked for lack of memory");
         return false;
     }
     list_remove(&call->link);
     call->connection->calls--;
     return true;
+}
+
+/* The reactor is not there any more. */
+static void reactor_ended(struct task *task)
+{
+    struct nfsds_connection *connection = container_of(task, struct nfsds_connection, ending);
+    destroy(connection);
+    pthread_mutex_lock(&connection->nfs->mutex);
+    connection->reactor = NULL;
+    pthread_mutex_unlock(&connection->nfs->mutex);
 }
 
 static struct nfsds_connection *make(struct nfs *nfs, struct reactor *reactor)
@@ -461,6 +472,8 @@ static struct nfsds_connection *make(struct nfs *nfs, struct reactor *reactor)
     connection->back_off = BACK_OFF_FIRST;
     list_init(&connection->queue);
     list_init(&connection->sent);
+    connection->ending.run = reactor_ended;
+    reactor_at_end(reactor, &connection->ending);
     return connection;
 }
 
@@ -478,18 +491,35 @@ struct nfsds_connection *nfsds_connection_of(struct nfs *nfs, struct reactor *re
     return best;
 }
 
+static void leave(void *argument)
+{
+    struct nfsds_connection *connection = argument;
+    list_remove(&connection->ending.link);
+    destroy(connection);
+}
+
+static void turn_is_over(void *argument)
+{
+}
+
+static void close_one(struct nfsds_connection *connection)
+{
+    pthread_mutex_lock(&connection->nfs->mutex);
+    struct reactor *reactor = connection->reactor;
+    pthread_mutex_unlock(&connection->nfs->mutex);
+    if (reactor) {
+        reactor_call(reactor, leave, connection);
+        reactor_call(reactor, turn_is_over, NULL); /* nothing in it refers to the source now */
+    }
+    free(connection);
+}
+
 void nfsds_connections_close(struct nfs *nfs)
 {
     for (unsigned i = 0; i < REACTORS_MAX; i++)
         for (unsigned j = 0; j < NFS_CONNECTIONS_MAX; j++) {
-            struct nfsds_connection *connection = nfs->connections[i][j];
-            struct rpc_context *rpc = connection ? connection->rpc : NULL;
-            if (rpc) {
-                connection->rpc = NULL;
-                connection->source.fd = -1;
-                rpc_destroy_context(rpc);
-            }
-            free(connection);
+            if (nfs->connections[i][j])
+                close_one(nfs->connections[i][j]);
             nfs->connections[i][j] = NULL;
         }
 }

@@ -2,6 +2,8 @@
  * socket in between is dealt with here. Each belongs to one reactor; all calls are made there. */
 #pragma once
 
+#include <sys/uio.h>
+
 #include "backends/nfs_rpc.h"
 #include "base/list.h"
 #include "io/reactor.h"
@@ -14,7 +16,11 @@ struct nfsds_call {
     /* set by the caller */
     enum nfsds_procedure procedure;
     void *arguments;
-    void *memory; /* of a READ */
+    /* Of a READ and a WRITE, unless iov_count is 0: where its data goes or comes from, from byte skip on. Else a WRITE's is
+     * the arguments', a READ's comes with the answer. */
+    const struct iovec *iov;
+    int iov_count;
+    uint64_t skip;
     /* Once, on the reactor; never from within nfsds_connection_call. data: the XXX3res, while answered runs; NULL with
      * error: the server did not understand the call, or it could not be sent. */
     void (*answered)(struct nfsds_call *call, int error, void *data);
@@ -22,11 +28,11 @@ struct nfsds_call {
     struct list link;
     struct task task;
     struct nfsds_connection *connection;
-    uint64_t sent;       /* when, last; 0: it waits */
-    uint64_t server;     /* the write verifier of the server's process that a ghost of it may be with; 0: unknown */
-    unsigned sends;      /* more than 1: it was sent before on a connection that died, and may land once more (law 6) */
-    uint64_t heard_from; /* set before answered: when the connection that answered had its first answer */
-    bool refused, abandoned;
+    uint32_t number; /* on the wire */
+    uint64_t sent;   /* when, last; 0: it waits */
+    uint64_t server; /* the write verifier of the server's process that a ghost of it may be with; 0: unknown */
+    unsigned sends;  /* more than 1: it was sent before on a connection that died, and may land once more (law 6) */
+    bool abandoned;
     int error;
 };
 
@@ -43,6 +49,5 @@ bool nfsds_connection_abandon(struct nfsds_call *call);
 /* Its answer bore this write verifier: the process at the other end of the connection. */
 void nfsds_connection_verifier(const struct nfsds_call *call, uint64_t stamp);
 
-/* Frees all of a datastore. Nothing is in flight, or nothing that was is ever answered: the reactors are stopped or do
- * nothing with it. */
+/* Frees all of a datastore. Nothing is in flight, or nothing that was is ever answered. Not from a reactor's thread. */
 void nfsds_connections_close(struct nfs *nfs);

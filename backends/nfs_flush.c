@@ -13,8 +13,8 @@
  * them. A server that was started anew is noticed by any answer's verifier, and what it lost is written again at once,
  * not only at the next flush.
  *
- * What the worker before had not committed left no copies with this one. While its verifier is the COMMIT's they are
- * not needed; else the first flush of that image fails, once. */
+ * What the worker before had not committed left no copies with this one: it is committed as soon as the image is open.
+ * While its verifier is the COMMIT's no copies are needed; else the next flush that somebody waits for fails, once. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -55,9 +55,22 @@ static bool is_empty(void *argument)
     return unflushed_bytes(image->unflushed) == 0;
 }
 
+/* Somebody waits for the flush: a loss is told. */
+static int tell(struct nfsds_image *image)
+{
+    log_error("datastore %s: the NFS server was started anew before what an earlier svmfs process had written was "
+              "durable: a flush fails, because that is lost",
+        image->nfs->datastore->name);
+    image->flush.inherited_lost = false;
+    nfsds_uncommitted_told(&image->nfs->verifier, &image->uncommitted);
+    return -EIO;
+}
+
 static void done(struct nfsds_image *image, int result)
 {
     struct nfsds_flush *flush = &image->flush;
+    if (result == 0 && flush->inherited_lost && !list_empty(&flush->served))
+        result = tell(image);
     struct list served, parked, *link;
     list_init(&served);
     list_init(&parked);
@@ -125,17 +138,12 @@ static void committed(struct nfsds_image *image, uint64_t stamp)
     struct extent extent;
     flush->stamp = stamp;
     flush->refusals = 0;
-    if (!nfsds_uncommitted_inherited(&image->nfs->verifier, &image->uncommitted, stamp)) {
-        log_error("datastore %s: the NFS server was started anew before what an earlier svmfs process had written was "
-                  "durable: a flush fails, because that is lost",
-            image->nfs->datastore->name);
-        flush->inherited_lost = true;
-    }
+    flush->inherited_lost = nfsds_uncommitted_lost(&image->nfs->verifier, &image->uncommitted, stamp);
     bool durable = unflushed_settle(image->unflushed, flush->mark, stamp);
     bool lost = any_lost(image, 0, stamp, &extent);
     if (durable && !lost) {
         nfsds_uncommitted_settle(&image->nfs->verifier, &image->uncommitted, stamp, is_empty, image);
-        done(image, flush->inherited_lost ? -EIO : 0);
+        done(image, 0);
     } else if (++flush->rounds == ROUNDS) {
         log_error("datastore %s: the NFS server keeps losing what it has not made durable; a flush fails",
             image->nfs->datastore->name);
@@ -165,7 +173,7 @@ static void commit(struct nfsds_image *image)
 {
     struct nfsds_flush *flush = &image->flush;
     if (has_nothing(image)) {
-        done(image, flush->inherited_lost ? -EIO : 0);
+        done(image, 0);
         return;
     }
     flush->mark = unflushed_mark(image->unflushed);

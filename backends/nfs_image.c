@@ -7,7 +7,8 @@
  *   locked for the quiet time (nfs_quiet.h): a newer change of the same bytes waits, the ghost lands before it or never.
  * - The server asks for patience (JUKEBOX, SERVERFAULT): asked again after a while.
  * - The server loses what it had not committed: every UNSTABLE write leaves a copy in unflushed before its io ends
- *   (nfs_flush.c). A write that there is no memory to copy is sent again, FILE_SYNC.
+ *   (nfs_flush.c). A write that there is no memory to copy, or no place to note (nfs_verifier.h), is sent again,
+ *   FILE_SYNC.
  * - The file is removed or replaced on the server: ESTALE, for good.
  *
  * What it does not do: holes. NFSv3 neither shows nor makes them; a ZERO is written, a file is thin where nothing was
@@ -61,7 +62,7 @@ uint64_t nfsds_ghost_until(const struct nfs *nfs, const struct nfsds_call *call,
 {
     if (call->sends <= 1 || (stamp && call->server && stamp != call->server))
         return 0;
-    return call->heard_from + nfs->quiet_ns;
+    return clock_now() + nfs->quiet_ns;
 }
 
 uint64_t nfsds_refusal_delay(const struct nfs *nfs, int status, unsigned refusals)
@@ -78,7 +79,6 @@ static void let_go(struct nfsds_request *request)
     struct nfsds_image *image = request->image;
     region_lock_release(&image->lock, &request->lock);
     fence_leave(&image->fence, request->epoch);
-    free(request->bounce);
     free(request);
     nfsds_image_leave(image);
 }
@@ -110,7 +110,6 @@ void nfsds_request_unpark(struct nfsds_request *request, int result)
     struct nfsds_image *image = request->image;
     io_finish(request->io, result);
     fence_leave(&image->fence, request->epoch);
-    free(request->bounce);
     free(request);
     nfsds_image_leave(image);
 }
@@ -133,14 +132,7 @@ static void end_write(struct nfsds_request *request)
 static void end_read(struct nfsds_request *request)
 {
     struct nfsds_image *image = request->image;
-    struct io *io = request->io;
-    size_t at = 0;
-    for (int i = 0; request->bounce && !request->error && i < io->iov_count; i++) {
-        memcpy(io->iov[i].iov_base, request->bounce + at, io->iov[i].iov_len);
-        at += io->iov[i].iov_len;
-    }
-    io_finish(io, request->error);
-    free(request->bounce);
+    io_finish(request->io, request->error);
     free(request);
     nfsds_image_leave(image);
 }
@@ -167,17 +159,16 @@ static void piece_ended(struct nfsds_piece *piece, int error)
 
 /* ---- answers ---- */
 
-/* The memory of the bytes from offset on; in one piece. */
-static char *memory_at(const struct nfsds_request *request, uint64_t offset)
+static uint64_t offset_in(const struct nfsds_piece *piece)
 {
-    char *start = request->bounce ? request->bounce : request->io->iov[0].iov_base;
-    return start + (offset - request->io->extent.start);
+    return piece->extent.start - piece->request->io->extent.start;
 }
 
-static void copy_out(const struct nfsds_request *request, uint64_t offset, const char *from, size_t size)
+/* What is left of the piece reads as zero. */
+static void zero_rest(const struct nfsds_piece *piece)
 {
-    const struct io *io = request->io;
-    uint64_t at = offset - io->extent.start;
+    const struct io *io = piece->request->io;
+    uint64_t at = offset_in(piece), size = extent_length(piece->extent);
     for (int i = 0; i < io->iov_count && size > 0; i++) {
         size_t length = io->iov[i].iov_len;
         if (at >= length) {
@@ -185,25 +176,10 @@ static void copy_out(const struct nfsds_request *request, uint64_t offset, const
             continue;
         }
         size_t part = length - at < size ? length - at : size;
-        if (from) {
-            memcpy((char *)io->iov[i].iov_base + at, from, part);
-            from += part;
-        } else {
-            memset((char *)io->iov[i].iov_base + at, 0, part);
-        }
+        memset((char *)io->iov[i].iov_base + at, 0, part);
         size -= part;
         at = 0;
     }
-}
-
-static void put_in(const struct nfsds_request *request, uint64_t offset, const char *from, size_t size)
-{
-    if (request->bounce && from)
-        memcpy(request->bounce + (offset - request->io->extent.start), from, size);
-    else if (request->bounce)
-        memset(request->bounce + (offset - request->io->extent.start), 0, size);
-    else
-        copy_out(request, offset, from, size);
 }
 
 static void ask_again(struct timer *timer)
@@ -233,17 +209,13 @@ static void read_answered(struct nfsds_call *call, int error, void *data)
         return;
     }
     const struct READ3resok *read = &result->READ3res_u.resok;
-    uint64_t length = extent_length(piece->extent), got = NFS_READS_IN_PLACE ? read->count : read->data.data_len;
-    got = got < length ? got : length;
-    if (!NFS_READS_IN_PLACE)
-        put_in(piece->request, piece->extent.start, read->data.data_val, got);
+    uint64_t length = extent_length(piece->extent), got = read->count < length ? read->count : length;
     piece->extent.start += got;
     if (!extent_empty(piece->extent) && !read->eof && got > 0) {
         send_piece(piece);
         return;
     }
-    if (!extent_empty(piece->extent))
-        put_in(piece->request, piece->extent.start, NULL, extent_length(piece->extent));
+    zero_rest(piece);
     piece_ended(piece, 0);
 }
 
@@ -256,17 +228,17 @@ static void fear(struct nfsds_request *request, uint64_t until)
 static bool keep(struct nfsds_piece *piece, uint64_t count, enum stable_how committed, uint64_t stamp)
 {
     struct nfsds_image *image = piece->request->image;
-    struct iovec iov = {memory_at(piece->request, piece->extent.start), count};
+    const struct io *io = piece->request->io;
+    uint64_t skip = offset_in(piece);
     struct extent extent = {piece->extent.start, piece->extent.start + count};
     if (committed != UNSTABLE) {
         /* Older copies of these bytes must not be written over them. */
         if (unflushed_bytes(image->unflushed) > 0)
-            unflushed_add(image->unflushed, extent, &iov, 1, stamp);
+            unflushed_add_from(image->unflushed, extent, io->iov, io->iov_count, skip, stamp);
         return true;
     }
-    bool kept = unflushed_add(image->unflushed, extent, &iov, 1, stamp) == 0;
-    nfsds_uncommitted_add(&image->nfs->verifier, &image->uncommitted);
-    return kept;
+    bool kept = unflushed_add_from(image->unflushed, extent, io->iov, io->iov_count, skip, stamp) == 0;
+    return nfsds_uncommitted_add(&image->nfs->verifier, &image->uncommitted) && kept;
 }
 
 static void write_answered(struct nfsds_call *call, int error, void *data)
@@ -317,18 +289,20 @@ static void prepare_piece(struct nfsds_piece *piece)
     struct nfs_fh3 file = nfsds_fh(&request->image->handle);
     uint32_t count = (uint32_t)extent_length(piece->extent);
     piece->call.arguments = &piece->arguments;
+    piece->call.iov = request->io->iov;
+    piece->call.iov_count = request->io->iov_count;
+    piece->call.skip = offset_in(piece);
     switch (request->io->verb) {
     case VERB_READ:
         piece->call.procedure = NFS_READ;
         piece->call.answered = read_answered;
-        piece->call.memory = NFS_READS_IN_PLACE ? memory_at(request, piece->extent.start) : NULL;
         piece->arguments.read = (struct READ3args){file, piece->extent.start, count};
         return;
     case VERB_WRITE:
         piece->call.procedure = NFS_WRITE;
         piece->call.answered = write_answered;
-        piece->arguments.write = (struct WRITE3args){file, piece->extent.start, count,
-            piece->stable ? FILE_SYNC : UNSTABLE, {count, memory_at(request, piece->extent.start)}};
+        piece->arguments.write = (struct WRITE3args){
+            file, piece->extent.start, count, piece->stable ? FILE_SYNC : UNSTABLE, {count, NULL}};
         return;
     default:
         piece->call.procedure = NFS_SETATTR;
@@ -363,21 +337,6 @@ static void granted(struct lock_request *lock)
     send_all(container_of(lock, struct nfsds_request, lock));
 }
 
-static bool gather(struct nfsds_request *request)
-{
-    const struct io *io = request->io;
-    bool wanted = io->verb == VERB_WRITE || (io->verb == VERB_READ && NFS_READS_IN_PLACE);
-    if (!wanted || io->iov_count == 1)
-        return true;
-    request->bounce = malloc(extent_length(io->extent));
-    size_t at = 0;
-    for (int i = 0; request->bounce && io->verb == VERB_WRITE && i < io->iov_count; i++) {
-        memcpy(request->bounce + at, io->iov[i].iov_base, io->iov[i].iov_len);
-        at += io->iov[i].iov_len;
-    }
-    return request->bounce != NULL;
-}
-
 /* Cut to what the server takes at once. */
 static struct nfsds_request *new_request(struct nfsds_image *image, struct io *io)
 {
@@ -396,10 +355,6 @@ static struct nfsds_request *new_request(struct nfsds_image *image, struct io *i
         uint64_t start = io->extent.start + i * most, end = start + most;
         request->pieces[i].request = request;
         request->pieces[i].extent = (struct extent){start, end < io->extent.end ? end : io->extent.end};
-    }
-    if (!gather(request)) {
-        free(request);
-        return NULL;
     }
     return request;
 }
@@ -461,6 +416,9 @@ static void submit(struct image *base, struct io *io)
 struct fencing {
     struct nfsds_hold hold;
     struct nfsds_image *image;
+    struct task task;
+    struct nfsds_call call;
+    struct COMMIT3args arguments;
     void (*fenced)(void *argument);
     void *argument;
 };
@@ -474,7 +432,25 @@ static void fence_now(struct nfsds_hold *hold)
     nfsds_image_leave(image);
 }
 
-/* What the worker before sent is only known to be worked off by time. */
+static void fence_answered(struct nfsds_call *call, int error, void *data)
+{
+    struct fencing *fencing = container_of(call, struct fencing, call);
+    struct nfs *nfs = fencing->image->nfs;
+    nfsds_quiet_hold(&nfs->quiet, &fencing->hold, clock_now() + nfs->quiet_ns);
+}
+
+static void fence_ask(struct task *task)
+{
+    struct fencing *fencing = container_of(task, struct fencing, task);
+    struct nfs *nfs = fencing->image->nfs;
+    struct nfsds_connection *connection = nfsds_connection_of(nfs, nfs->names);
+    if (connection)
+        nfsds_connection_call(connection, &fencing->call);
+    else
+        fence_answered(&fencing->call, -ENOMEM, NULL);
+}
+
+/* What the worker before sent is only known to be worked off by time, once the server has reached its disk. */
 static void fence(struct image *base, void (*fenced)(void *argument), void *argument)
 {
     struct nfsds_image *image = image_of(base);
@@ -489,9 +465,16 @@ static void fence(struct image *base, void (*fenced)(void *argument), void *argu
         log_error("datastore %s: no memory to fence an image: its ghosts keep their locks", base->datastore->name);
         return;
     }
-    *fencing = (struct fencing){{.released = fence_now}, image, fenced, argument};
+    *fencing = (struct fencing){.hold = {.released = fence_now},
+        .image = image,
+        .task = {.run = fence_ask},
+        .fenced = fenced,
+        .argument = argument};
+    fencing->arguments.file = nfsds_fh(&image->handle);
+    fencing->call = (struct nfsds_call){
+        .procedure = NFS_COMMIT, .arguments = &fencing->arguments, .answered = fence_answered};
     nfsds_image_enter(image);
-    nfsds_quiet_hold(&nfs->quiet, &fencing->hold, until);
+    reactor_post(nfs->names, &fencing->task);
 }
 
 const struct image_ops nfsds_image_ops = {.submit = submit, .fence = fence, .close = nfsds_image_close};

@@ -66,7 +66,6 @@ struct nfsds_request {
     unsigned epoch, pending;
     int error;
     uint64_t quiet_until; /* 0: no ghost is feared */
-    char *bounce;         /* the io's memory in one piece, when it is not */
     unsigned count;
     struct nfsds_piece {
         struct nfsds_call call;

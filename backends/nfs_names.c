@@ -104,6 +104,7 @@ static int create(struct nfs *nfs, const char *path, const struct stat *st, cons
     now.st_atim.tv_nsec = now.st_mtim.tv_nsec = UTIME_NOW;
     unsigned mask = ATTRIBUTE_OWNER | (S_ISLNK(st->st_mode) ? 0 : ATTRIBUTE_MODE) |
                     (S_ISREG(st->st_mode) ? ATTRIBUTE_ATIME | ATTRIBUTE_MTIME : 0);
+    nfsds_verifier_forget(&nfs->verifier, made.st.st_ino);
     error = nfsds_sidecar_forget(nfs, made.st.st_ino);
     error = error ? error : nfsds_change(nfs, &made, &now, mask);
     if (error)
@@ -126,8 +127,10 @@ int nfsds_create(struct datastore *datastore, const char *path, const struct sta
 /* What a name that was replaced or removed leaves behind. */
 static void forget(struct nfs *nfs, const struct nfsds_object *gone)
 {
-    if (gone->st.st_nlink <= 1 || S_ISDIR(gone->st.st_mode))
-        nfsds_sidecar_forget(nfs, gone->st.st_ino);
+    if (gone->st.st_nlink > 1 && !S_ISDIR(gone->st.st_mode))
+        return;
+    nfsds_verifier_forget(&nfs->verifier, gone->st.st_ino);
+    nfsds_sidecar_forget(nfs, gone->st.st_ino);
 }
 
 /* As rename(2) judges, so that no server's habits show. */

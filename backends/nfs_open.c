@@ -80,6 +80,7 @@ void nfsds_image_close(struct image *base)
     } while (!leave_list(image));
     if (image->removed[0])
         remove_file(image);
+    nfsds_uncommitted_end(&nfs->verifier, &image->uncommitted, image->removed[0] != '\0');
     free_image(image);
 }
 
@@ -126,7 +127,6 @@ void nfsds_images_recommit(struct nfs *nfs)
     pthread_mutex_lock(&nfs->mutex);
     list_for_each (link, &nfs->images) {
         struct nfsds_image *image = container_of(link, struct nfsds_image, link);
-        nfsds_uncommitted_age(&nfs->verifier, &image->uncommitted);
         pthread_mutex_lock(&image->mutex);
         bool post = !image->recommit_posted && atomic_load(&image->uncommitted.any);
         image->recommit_posted = image->recommit_posted || post;
@@ -190,11 +190,15 @@ int nfsds_open_image(struct datastore *datastore, const char *path, bool writabl
         return -ENOMEM;
     }
     nfsds_uncommitted_init(&nfs->verifier, &image->uncommitted, object.st.st_ino);
+    image->recommit_posted = atomic_load(&image->uncommitted.inherited);
+    image->busy = image->recommit_posted;
     image->image.limits = (struct image_limits){.block = BLOCK, .max_transfer = MAX_TRANSFER};
     image_init(&image->image, &nfsds_image_ops, datastore, (uint64_t)object.st.st_size);
     pthread_mutex_lock(&nfs->mutex);
     list_append(&nfs->images, &image->link);
     pthread_mutex_unlock(&nfs->mutex);
+    if (image->recommit_posted)
+        reactor_post(nfs->names, &image->recommit);
     *out = &image->image;
     return 0;
 }

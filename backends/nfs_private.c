@@ -71,17 +71,12 @@ static int read_all(struct nfs *nfs, const struct nfsds_object *object, char *te
     return 0;
 }
 
-int nfsds_private_read(
-    struct nfs *nfs, const struct nfsds_handle *directory, const char *name, char **out, size_t *size)
+int nfsds_private_read_object(struct nfs *nfs, const struct nfsds_object *object, char **out, size_t *size)
 {
-    struct nfsds_object object;
-    int error = nfsds_look(nfs, directory, name, &object);
-    if (error)
-        return error;
-    if (!S_ISREG(object.st.st_mode) || object.st.st_size > NFS_PRIVATE_MAX)
+    if (!S_ISREG(object->st.st_mode) || object->st.st_size > NFS_PRIVATE_MAX)
         return -EIO;
-    char *text = malloc((size_t)object.st.st_size + 1);
-    error = text ? read_all(nfs, &object, text, (size_t)object.st.st_size, size) : -ENOMEM;
+    char *text = malloc((size_t)object->st.st_size + 1);
+    int error = text ? read_all(nfs, object, text, (size_t)object->st.st_size, size) : -ENOMEM;
     if (error) {
         free(text);
         return error;
@@ -89,6 +84,14 @@ int nfsds_private_read(
     text[*size] = '\0';
     *out = text;
     return 0;
+}
+
+int nfsds_private_read(
+    struct nfs *nfs, const struct nfsds_handle *directory, const char *name, char **out, size_t *size)
+{
+    struct nfsds_object object;
+    int error = nfsds_look(nfs, directory, name, &object);
+    return error ? error : nfsds_private_read_object(nfs, &object, out, size);
 }
 
 struct written {
@@ -102,7 +105,7 @@ static void take_written(void *out, const void *data)
     *(struct written *)out = (struct written){result->count, result->committed == FILE_SYNC};
 }
 
-static int write_all(struct nfs *nfs, const struct nfsds_object *object, const char *text, size_t size)
+int nfsds_private_write_over(struct nfs *nfs, const struct nfsds_object *object, const char *text, size_t size)
 {
     for (size_t at = 0; at < size;) {
         uint32_t count = size - at < PIECE ? (uint32_t)(size - at) : PIECE;
@@ -132,7 +135,7 @@ int nfsds_private_write(
         error = error ? error : nfsds_make(nfs, directory, fresh, &st, NULL, &object);
     }
     if (!error)
-        error = write_all(nfs, &object, text, size);
+        error = nfsds_private_write_over(nfs, &object, text, size);
     if (!error)
         error = nfsds_move(nfs, directory, fresh, directory, name, object.st.st_ino);
     return error;

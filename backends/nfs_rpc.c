@@ -5,70 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-/* libnfs 6 gives calls as tasks; where a procedure has no special form the macro is the same for all. */
-#ifdef HAVE_NFS_TASKS
-#define SEND(name) (rpc_nfs3_##name##_task(rpc, answered, arguments, private_data) ? 0 : -1)
-#else
-#define SEND(name) rpc_nfs3_##name##_async(rpc, answered, arguments, private_data)
-#endif
-
-static int send_by_number(struct rpc_context *rpc, enum nfsds_procedure procedure, void *arguments, void *memory,
-    rpc_cb answered, void *private_data)
-{
-    switch (procedure) {
-    case NFS_GETATTR:
-        return SEND(getattr);
-    case NFS_SETATTR:
-        return SEND(setattr);
-    case NFS_LOOKUP:
-        return SEND(lookup);
-    case NFS_READLINK:
-        return SEND(readlink);
-    case NFS_READ:
-#ifdef HAVE_NFS_TASKS
-        return rpc_nfs3_read_task(
-                   rpc, answered, memory, ((struct READ3args *)arguments)->count, arguments, private_data)
-                   ? 0
-                   : -1;
-#else
-        return SEND(read);
-#endif
-    case NFS_WRITE:
-        return SEND(write);
-    case NFS_CREATE:
-        return SEND(create);
-    case NFS_MKDIR:
-        return SEND(mkdir);
-    case NFS_SYMLINK:
-        return SEND(symlink);
-    case NFS_MKNOD:
-        return SEND(mknod);
-    case NFS_REMOVE:
-        return SEND(remove);
-    case NFS_RMDIR:
-        return SEND(rmdir);
-    case NFS_RENAME:
-        return SEND(rename);
-    case NFS_READDIRPLUS:
-        return SEND(readdirplus);
-    case NFS_FSSTAT:
-        return SEND(fsstat);
-    case NFS_FSINFO:
-        return SEND(fsinfo);
-    case NFS_PATHCONF:
-        return SEND(pathconf);
-    case NFS_COMMIT:
-        return SEND(commit);
-    }
-    return -1;
-}
-
-int nfsds_rpc_send(struct rpc_context *rpc, enum nfsds_procedure procedure, void *arguments, void *memory,
-    rpc_cb answered, void *private_data)
-{
-    return send_by_number(rpc, procedure, arguments, memory, answered, private_data) < 0 ? -ENOMEM : 0;
-}
-
+/* libnfs 6 gives calls as tasks. */
 int nfsds_rpc_mount(struct rpc_context *rpc, char *path, rpc_cb answered, void *private_data)
 {
 #ifdef HAVE_NFS_TASKS

@@ -9,16 +9,11 @@
 #include <sys/time.h>
 
 #include <nfsc/libnfs.h>
+#include <nfsc/libnfs-zdr.h>
 #include <nfsc/libnfs-raw.h>
 #include <nfsc/libnfs-raw-mount.h>
 #include <nfsc/libnfs-raw-nfs.h>
 #include <nfsc/libnfs-raw-portmap.h>
-
-#ifdef HAVE_NFS_TASKS
-#define NFS_READS_IN_PLACE 1
-#else
-#define NFS_READS_IN_PLACE 0
-#endif
 
 enum nfsds_procedure {
     NFS_GETATTR,
@@ -40,13 +35,6 @@ enum nfsds_procedure {
     NFS_PATHCONF,
     NFS_COMMIT,
 };
-
-/* Arguments of the procedure (its XXX3args), encoded at once; a WRITE's data must stay until it is answered or the
- * context destroyed. memory: where a READ's count bytes go, in versions that put them there themselves
- * (NFS_READS_IN_PLACE); others give them with the answer. The answer's data is the procedure's XXX3res, whose first
- * member is the status. 0 or -errno: nothing was queued. */
-int nfsds_rpc_send(struct rpc_context *rpc, enum nfsds_procedure procedure, void *arguments, void *memory,
-    rpc_cb answered, void *private_data);
 
 /* MOUNT of a path; the answer's data is a mountres3. The port of a program, by TCP; the answer's data is a uint32_t. */
 int nfsds_rpc_mount(struct rpc_context *rpc, char *path, rpc_cb answered, void *private_data);

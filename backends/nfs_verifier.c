@@ -3,30 +3,53 @@
 #include <string.h>
 
 #define NOTE_VERIFIER 0
-#define NOTE_STATE    1
-#define NOTE_FILES    2
-#define STATE_KNOWN   1u
-#define STATE_MIXED   2u
+#define NOTE_KNOWN    1
+#define NOTE_UNSURE   2
+#define NOTE_PLACES   4
 
-static unsigned bit_of(uint64_t fileid)
+_Static_assert(NOTE_UNSURE + NFS_PLACES / 64 == NOTE_PLACES && NOTE_PLACES + NFS_PLACES <= DATASTORE_NOTES,
+    "the notes have room for the places");
+
+static _Atomic uint64_t *unsure_word(const struct nfsds_verifier *verifier, unsigned n)
 {
-    return (unsigned)((fileid * 0x9e3779b97f4a7c15ull >> 32) % NFS_VERIFIER_BITS);
+    return datastore_note(verifier->datastore, NOTE_UNSURE + n / 64);
 }
 
-static _Atomic uint64_t *word_of(struct nfsds_verifier *verifier, unsigned bit)
+/* The place as the next worker has to find it. */
+static void note(struct nfsds_verifier *verifier, struct nfsds_place *place)
 {
-    return datastore_note(verifier->datastore, NOTE_FILES + bit / 64);
+    unsigned n = (unsigned)(place - verifier->places);
+    _Atomic uint64_t *fileid = datastore_note(verifier->datastore, NOTE_PLACES + n);
+    if (!place->own && !place->inherited)
+        *place = (struct nfsds_place){0};
+    if (place->behind || place->lost)
+        atomic_fetch_or(unsure_word(verifier, n), 1ull << n % 64);
+    atomic_store(fileid, place->fileid);
+    if (!place->behind && !place->lost)
+        atomic_fetch_and(unsure_word(verifier, n), ~(1ull << n % 64));
+}
+
+static struct nfsds_place *find(struct nfsds_verifier *verifier, uint64_t fileid)
+{
+    for (unsigned n = 0; n < NFS_PLACES; n++)
+        if (verifier->places[n].fileid == fileid)
+            return &verifier->places[n];
+    return NULL;
 }
 
 void nfsds_verifier_init(struct nfsds_verifier *verifier, struct datastore *datastore)
 {
     *verifier = (struct nfsds_verifier){.datastore = datastore};
     pthread_mutex_init(&verifier->mutex, NULL);
-    uint64_t state = atomic_load(datastore_note(datastore, NOTE_STATE));
-    verifier->inherited = atomic_load(datastore_note(datastore, NOTE_VERIFIER));
-    verifier->inherited_mixed = (state & STATE_MIXED) != 0;
-    for (unsigned i = 0; i < DATASTORE_NOTES - 2; i++)
-        verifier->inherited_files[i] = state ? atomic_load(datastore_note(datastore, NOTE_FILES + i)) : 0;
+    verifier->current = atomic_load(datastore_note(datastore, NOTE_VERIFIER));
+    verifier->inherits = atomic_load(datastore_note(datastore, NOTE_KNOWN)) != 0;
+    for (unsigned n = 0; n < NFS_PLACES; n++) {
+        uint64_t fileid = atomic_load(datastore_note(datastore, NOTE_PLACES + n));
+        bool unsure = atomic_load(unsure_word(verifier, n)) >> n % 64 & 1;
+        if (fileid)
+            verifier->places[n] = (struct nfsds_place){
+                .fileid = fileid, .inherited = true, .lost = unsure || !verifier->inherits};
+    }
 }
 
 void nfsds_verifier_destroy(struct nfsds_verifier *verifier)
@@ -34,121 +57,118 @@ void nfsds_verifier_destroy(struct nfsds_verifier *verifier)
     pthread_mutex_destroy(&verifier->mutex);
 }
 
-static bool any_inherited(const struct nfsds_verifier *verifier)
-{
-    for (unsigned i = 0; i < DATASTORE_NOTES - 2; i++)
-        if (verifier->inherited_files[i])
-            return true;
-    return false;
-}
-
-/* What the next worker would have to know. What the worker before left counts as well. */
-static void note(struct nfsds_verifier *verifier)
-{
-    bool inherits = any_inherited(verifier), mixed = verifier->behind > 0;
-    uint64_t stamp = verifier->known ? verifier->current : verifier->inherited;
-    if (inherits)
-        mixed = mixed || verifier->inherited_mixed || stamp != verifier->inherited;
-    bool known = verifier->known || inherits;
-    /* Mixed in between: a reader of half a change is told too much, not too little. */
-    atomic_store(datastore_note(verifier->datastore, NOTE_STATE), STATE_KNOWN | STATE_MIXED);
-    atomic_store(datastore_note(verifier->datastore, NOTE_VERIFIER), stamp);
-    atomic_store(
-        datastore_note(verifier->datastore, NOTE_STATE), (known ? STATE_KNOWN : 0) | (mixed ? STATE_MIXED : 0));
-}
-
 bool nfsds_verifier_seen(struct nfsds_verifier *verifier, uint64_t stamp)
 {
     pthread_mutex_lock(&verifier->mutex);
-    bool first = !verifier->known, changed = !first && verifier->current != stamp;
+    bool first = !verifier->known, other = verifier->current != stamp;
+    bool changed = other && (!first || verifier->inherits);
+    for (unsigned n = 0; changed && n < NFS_PLACES; n++) {
+        struct nfsds_place *place = &verifier->places[n];
+        place->behind = place->own > 0;
+        place->lost = place->inherited;
+        if (place->fileid)
+            note(verifier, place);
+    }
     verifier->known = true;
     verifier->current = stamp;
-    if (first || changed)
-        note(verifier);
+    if (first || changed) {
+        atomic_store(datastore_note(verifier->datastore, NOTE_VERIFIER), stamp);
+        atomic_store(datastore_note(verifier->datastore, NOTE_KNOWN), 1);
+    }
     pthread_mutex_unlock(&verifier->mutex);
-    return changed;
+    return changed && !first;
+}
+
+void nfsds_verifier_forget(struct nfsds_verifier *verifier, uint64_t fileid)
+{
+    pthread_mutex_lock(&verifier->mutex);
+    struct nfsds_place *place = find(verifier, fileid);
+    if (place) {
+        place->inherited = place->lost = false;
+        note(verifier, place);
+    }
+    pthread_mutex_unlock(&verifier->mutex);
 }
 
 void nfsds_uncommitted_init(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t fileid)
 {
-    unsigned bit = bit_of(fileid);
     pthread_mutex_lock(&verifier->mutex);
-    *uncommitted = (struct nfsds_uncommitted){
-        .fileid = fileid, .inherited = (verifier->inherited_files[bit / 64] >> bit % 64 & 1) != 0};
+    const struct nfsds_place *place = find(verifier, fileid);
+    *uncommitted = (struct nfsds_uncommitted){.fileid = fileid, .inherited = place && place->inherited};
     pthread_mutex_unlock(&verifier->mutex);
 }
 
-static void add_locked(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted)
-{
-    unsigned bit = bit_of(uncommitted->fileid);
-    atomic_store(&uncommitted->any, true);
-    verifier->files[bit]++;
-    verifier->files_all++;
-    atomic_fetch_or(word_of(verifier, bit), 1ull << bit % 64);
-}
-
-void nfsds_uncommitted_add(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted)
+bool nfsds_uncommitted_add(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted)
 {
     if (atomic_load(&uncommitted->any))
-        return;
+        return true;
     pthread_mutex_lock(&verifier->mutex);
-    if (!atomic_load(&uncommitted->any))
-        add_locked(verifier, uncommitted);
-    pthread_mutex_unlock(&verifier->mutex);
-}
-
-void nfsds_uncommitted_age(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted)
-{
-    pthread_mutex_lock(&verifier->mutex);
-    if (atomic_load(&uncommitted->any) && !uncommitted->behind) {
-        uncommitted->behind = true;
-        verifier->behind++;
-        note(verifier);
+    struct nfsds_place *place = find(verifier, uncommitted->fileid);
+    place = place ? place : find(verifier, 0);
+    if (place) {
+        place->fileid = uncommitted->fileid;
+        place->own++;
+        note(verifier, place);
+        atomic_store(&uncommitted->any, true);
     }
     pthread_mutex_unlock(&verifier->mutex);
+    return place;
 }
 
-static void forget_inherited(struct nfsds_verifier *verifier, unsigned bit)
+bool nfsds_uncommitted_lost(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp)
 {
-    verifier->inherited_files[bit / 64] &= ~(1ull << bit % 64);
-    if (verifier->files[bit] == 0)
-        atomic_fetch_and(word_of(verifier, bit), ~(1ull << bit % 64));
-    note(verifier);
-}
-
-bool nfsds_uncommitted_inherited(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp)
-{
-    bool kept = true;
+    if (!atomic_load(&uncommitted->inherited))
+        return false;
     pthread_mutex_lock(&verifier->mutex);
-    if (uncommitted->inherited) {
-        kept = !verifier->inherited_mixed && verifier->inherited == stamp;
-        uncommitted->inherited = false;
-        forget_inherited(verifier, bit_of(uncommitted->fileid));
+    struct nfsds_place *place = find(verifier, uncommitted->fileid);
+    bool lost = place && place->inherited && (place->lost || verifier->current != stamp);
+    if (place && !lost) {
+        place->inherited = false;
+        note(verifier, place);
     }
+    atomic_store(&uncommitted->inherited, lost);
     pthread_mutex_unlock(&verifier->mutex);
-    return kept;
+    return lost;
+}
+
+void nfsds_uncommitted_told(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted)
+{
+    nfsds_verifier_forget(verifier, uncommitted->fileid);
+    atomic_store(&uncommitted->inherited, false);
 }
 
 /* any is cleared before empty is asked: a write that is added meanwhile sees it cleared, or is seen by empty. */
 void nfsds_uncommitted_settle(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp,
     bool (*empty)(void *argument), void *argument)
 {
-    unsigned bit = bit_of(uncommitted->fileid);
     pthread_mutex_lock(&verifier->mutex);
-    bool caught_up = uncommitted->behind && verifier->current == stamp;
-    bool any = atomic_exchange(&uncommitted->any, false);
-    if (any && !empty(argument)) {
+    struct nfsds_place *place = atomic_exchange(&uncommitted->any, false) ? find(verifier, uncommitted->fileid) : NULL;
+    if (place && !empty(argument)) {
         atomic_store(&uncommitted->any, true);
-    } else if (any) {
-        caught_up = uncommitted->behind;
-        verifier->files_all--;
-        if (--verifier->files[bit] == 0 && !(verifier->inherited_files[bit / 64] >> bit % 64 & 1))
-            atomic_fetch_and(word_of(verifier, bit), ~(1ull << bit % 64));
+        place->behind = place->behind && (place->own > 1 || verifier->current != stamp);
+    } else if (place) {
+        place->own--;
+        place->behind = place->behind && place->own > 0;
     }
-    if (caught_up) {
-        uncommitted->behind = false;
-        verifier->behind--;
-        note(verifier);
+    if (place)
+        note(verifier, place);
+    pthread_mutex_unlock(&verifier->mutex);
+}
+
+void nfsds_uncommitted_end(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, bool removed)
+{
+    pthread_mutex_lock(&verifier->mutex);
+    struct nfsds_place *place = find(verifier, uncommitted->fileid);
+    bool any = atomic_exchange(&uncommitted->any, false);
+    if (place && any) {
+        place->own--;
+        place->inherited = true;
+        place->lost = place->lost || place->behind;
+        place->behind = place->behind && place->own > 0;
     }
+    if (place && removed)
+        place->inherited = place->lost = false;
+    if (place)
+        note(verifier, place);
     pthread_mutex_unlock(&verifier->mutex);
 }

@@ -1,10 +1,13 @@
-/* nfs_verifier: which server process holds writes that no COMMIT has made durable yet (law 10), for this process and,
- * through the datastore's notes, for the next worker. A write verifier names a life of the server: another one means
- * that what was not committed may be gone.
+/* nfs_verifier: which files have writes that no COMMIT has made durable yet, and whether the server's process that took
+ * them still lives (law 10), for this process and, through the datastore's notes, for the next worker. A write verifier
+ * names a life of the server: another one means that what was not committed may be gone.
  *
- * The notes (src/io/datastore.h): word 0 the verifier; word 1 bit 0: word 0 holds one, bit 1: uncommitted writes bear
- * several; words 2 to 7: a bit for each file with uncommitted writes, by a hash of its fileid (a collision makes a
- * spare bit, which costs at most one flush that fails after a worker's death and a server's, both). */
+ * The notes (src/io/datastore.h): word 0 the verifier, word 1 is 1 when there is one; words 2 and 3: a bit for each
+ * place whose file may have writes of an older life; from word 4 on: places, each the fileid of a file with uncommitted
+ * writes, or 0. A bit is set before word 0 changes and before its place is taken, and cleared after: a worker that dies
+ * in between leaves too much, not too little.
+ *
+ * A file keeps its place until all of it is durable, and what was lost has been told. */
 #pragma once
 
 #include <pthread.h>
@@ -13,46 +16,54 @@
 
 #include "io/datastore.h"
 
-#define NFS_VERIFIER_BITS ((DATASTORE_NOTES - 2) * 64)
+#define NFS_PLACES 128
+
+/* fileid 0: free. */
+struct nfsds_place {
+    uint64_t fileid;
+    unsigned own;   /* images with writes of this process */
+    bool behind;    /* some of these bear an older verifier, maybe */
+    bool inherited; /* nobody has copies of some writes: those of the workers before, or of an image that was closed */
+    bool lost;      /* and they bore a verifier that is the server's no more */
+};
 
 struct nfsds_verifier {
     struct datastore *datastore;
     /* under mutex */
     pthread_mutex_t mutex;
-    bool known;
+    bool known;    /* current has been answered to this process; else it is the worker's before, if inherits */
+    bool inherits; /* there was one */
     uint64_t current;
-    uint16_t files[NFS_VERIFIER_BITS]; /* with uncommitted writes of this process, by bit */
-    unsigned files_all, behind;        /* behind: of them, those whose writes may bear an older verifier */
-    /* of the workers before: */
-    bool inherited_mixed;
-    uint64_t inherited;
-    uint64_t inherited_files[DATASTORE_NOTES - 2];
+    struct nfsds_place places[NFS_PLACES];
 };
 
-/* A file's state, in its image; under the verifier's mutex; what is atomic is also read without. */
+/* A file's state, in its image. */
 struct nfsds_uncommitted {
     uint64_t fileid;
-    _Atomic bool any;
-    bool behind;
-    _Atomic bool inherited; /* the worker before left uncommitted writes of it */
+    _Atomic bool any;       /* it has writes of this process that are not durable */
+    _Atomic bool inherited; /* others were left by somebody: it is not known yet that they are durable, or not told that
+                               they are lost */
 };
 
 /* Reads the notes of the worker before. */
 void nfsds_verifier_init(struct nfsds_verifier *verifier, struct datastore *datastore);
 void nfsds_verifier_destroy(struct nfsds_verifier *verifier);
 
-/* An answer bore it. True: it differs from the one before. */
+/* An answer bore it. True: it differs from the one before, and there may be writes of this process to do again. */
 bool nfsds_verifier_seen(struct nfsds_verifier *verifier, uint64_t stamp);
 
+/* The file is new, or gone: whatever was known of its id is about another. */
+void nfsds_verifier_forget(struct nfsds_verifier *verifier, uint64_t fileid);
+
 void nfsds_uncommitted_init(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t fileid);
-/* It has uncommitted writes: before the first of them is finished. */
-void nfsds_uncommitted_add(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted);
-/* All of it bears an older verifier, maybe: for each file, after nfsds_verifier_seen said true. */
-void nfsds_uncommitted_age(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted);
-/* A COMMIT of the whole file was answered under stamp. False: what the worker before had not committed is lost; said
- * once. */
-bool nfsds_uncommitted_inherited(
-    struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp);
+/* It has uncommitted writes: before the first of them is finished. False: there is no place left, it must have none. */
+bool nfsds_uncommitted_add(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted);
+/* A COMMIT of the whole file was answered under stamp. True: what was inherited is lost, and that was not told yet. */
+bool nfsds_uncommitted_lost(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp);
+/* The loss was told. */
+void nfsds_uncommitted_told(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted);
 /* All that was written before is durable, under stamp. empty(argument): is nothing uncommitted left now? */
 void nfsds_uncommitted_settle(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, uint64_t stamp,
     bool (*empty)(void *argument), void *argument);
+/* Its image is closed, and the copies that it kept go; removed: so does the file. */
+void nfsds_uncommitted_end(struct nfsds_verifier *verifier, struct nfsds_uncommitted *uncommitted, bool removed);

@@ -81,14 +81,19 @@ struct look {
 };
 
 /* 0 or -errno of the place. */
-static int look(struct owner *owner, struct look *seen)
+static int look_by(struct owner *owner, ssize_t (*read)(void *argument, char *text), struct look *seen)
 {
     memset(seen->text, 0, sizeof(seen->text));
-    ssize_t length = owner->place.read(owner->place.argument, seen->text);
+    ssize_t length = read(owner->place.argument, seen->text);
     if (length < 0 && length != -ENOENT)
         return (int)length;
     seen->kind = owner_decode(seen->text, length < 0 ? 0 : (size_t)length, &seen->record);
     return 0;
+}
+
+static int look(struct owner *owner, struct look *seen)
+{
+    return look_by(owner, owner->place.read, seen);
 }
 
 static bool is_ours(const struct owner *owner, const struct look *seen)
@@ -242,7 +247,9 @@ static void lose(struct owner *owner, const struct look *seen)
 static int beat(struct owner *owner, bool last)
 {
     struct look seen;
-    int error = look(owner, &seen);
+    int error = owner->place.peek && !last ? look_by(owner, owner->place.peek, &seen) : -ENOENT;
+    if (error || !is_ours(owner, &seen))
+        error = look(owner, &seen);
     if (error)
         return error;
     if ((seen.kind == 0 && !is_ours(owner, &seen)) || seen.kind == -EPROTO) {

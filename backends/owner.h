@@ -28,9 +28,12 @@ struct owner;
 struct owner_place {
     /* text: OWNER_RECORD bytes of room. Length; 0 or -ENOENT: there is none; -errno. */
     ssize_t (*read)(void *argument, char *text);
+    /* NULL: read does it. For a beat, of a record that is kept more than once: that which the beat writes over. What it says
+     * counts only if it is that the record is ours. */
+    ssize_t (*peek)(void *argument, char *text);
     /* Durable when it returns. Length is at most OWNER_RECORD. */
     int (*write)(void *argument, const char *text, size_t length);
-    /* A beat; NULL: write does it. Called right after read said that the record is ours; must not replace a record that
+    /* A beat; NULL: write does it. Called right after peek or read said that the record is ours; must not replace a record that
      * came after the one that was read (a file: written in place through the descriptor that was read from, which a
      * later claim, another file, does not see). Need not be durable, others must see it. */
     int (*beat)(void *argument, const char *text, size_t length);

@@ -8,6 +8,9 @@
  * a flush that was sent between the two may only be answered once the newer one is durable as well. So a run remembers
  * the oldest number that it covers (oldest), and the oldest of those that bore another stamp (debt).
  *
+ * Blocks of usual sizes that are free again are kept for the next writes while any run is held: memory that is given back
+ * to the system must be had again and zeroed, page by page, which costs as much as the copy.
+ *
  * Failure modes. Without memory a write is not held (-ENOMEM), and yet must cut what it covers, which can make one run
  * into two: one spare run is kept for that, and while there is none nothing is added. */
 #include "backends/unflushed.h"
@@ -17,10 +20,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEVER UINT64_MAX
+#define NEVER      UINT64_MAX
+#define KEPT_FIRST 12u /* sizes that are kept: powers of two, from 4 KiB … */
+#define KEPT_COUNT 9u  /* … to 1 MiB: what guests write and copies are made of */
 
 /* One write's bytes; slices of it are shown by runs and pinned by readers. */
 struct block {
+    struct block *next; /* free */
     uint32_t slices;
     uint64_t size;
     unsigned char bytes[];
@@ -40,17 +46,61 @@ struct unflushed {
     /* under mutex */
     pthread_mutex_t mutex;
     struct run *root, *spare;
-    uint64_t held, next_number;
+    struct block *free[KEPT_COUNT];   /* by size */
+    uint64_t held, kept, next_number; /* kept: bytes of free blocks */
     uint32_t random;
     bool incomplete; /* a run could not be cut in two: nothing is proven until all was flushed twice */
 };
+
+/* Where free blocks of this size are kept; NULL: they are not. */
+static struct block **kept(struct unflushed *unflushed, uint64_t size)
+{
+    unsigned power = size ? (unsigned)__builtin_ctzll(size) : 0;
+    bool usual = size == 1ull << power && power >= KEPT_FIRST && power < KEPT_FIRST + KEPT_COUNT;
+    return usual ? &unflushed->free[power - KEPT_FIRST] : NULL;
+}
 
 static void block_put(struct unflushed *unflushed, struct block *block)
 {
     if (!block || --block->slices > 0)
         return;
     unflushed->held -= block->size;
-    free(block);
+    struct block **place = kept(unflushed, block->size);
+    if (!place || unflushed->held + unflushed->kept + block->size > unflushed->budget) {
+        free(block);
+        return;
+    }
+    block->next = *place;
+    *place = block;
+    unflushed->kept += block->size;
+}
+
+static void free_kept(struct unflushed *unflushed)
+{
+    for (unsigned i = 0; i < KEPT_COUNT; i++)
+        for (struct block *block; (block = unflushed->free[i]);) {
+            unflushed->free[i] = block->next;
+            free(block);
+        }
+    unflushed->kept = 0;
+}
+
+static struct block *new_block(struct unflushed *unflushed, uint64_t size)
+{
+    struct block **place = kept(unflushed, size), *block = NULL;
+    if (place) {
+        pthread_mutex_lock(&unflushed->mutex);
+        if ((block = *place)) {
+            *place = block->next;
+            unflushed->kept -= size;
+        }
+        pthread_mutex_unlock(&unflushed->mutex);
+    }
+    if (!block)
+        block = malloc(sizeof(*block) + size);
+    if (block)
+        *block = (struct block){.slices = 1, .size = size};
+    return block;
 }
 
 /* ---- the treap ---- */
@@ -90,12 +140,20 @@ static struct run *last_of(struct run *root)
 
 static void insert(struct unflushed *unflushed, struct run *run)
 {
-    struct run *before, *after;
+    struct run **at = &unflushed->root;
     unflushed->random = unflushed->random * 1664525u + 1013904223u;
     run->priority = unflushed->random;
-    run->left = run->right = NULL;
-    split(unflushed->root, run->extent.start, &before, &after);
-    unflushed->root = merge(merge(before, run), after);
+    while (*at && (*at)->priority >= run->priority)
+        at = run->extent.start < (*at)->extent.start ? &(*at)->left : &(*at)->right;
+    split(*at, run->extent.start, &run->left, &run->right);
+    *at = run;
+}
+
+static bool any_overlaps(const struct run *run, struct extent extent)
+{
+    while (run && !extent_overlaps(run->extent, extent))
+        run = extent.start < run->extent.start ? run->left : run->right;
+    return run != NULL;
 }
 
 static void free_all(struct unflushed *unflushed, struct run *run)
@@ -160,6 +218,8 @@ static void collect_debts(const struct run *run, struct run *fresh)
 static void take_out(struct unflushed *unflushed, struct extent extent, struct run *fresh)
 {
     struct run *before, *inside, *after;
+    if (!any_overlaps(unflushed->root, extent))
+        return;
     divide(unflushed, extent.start);
     divide(unflushed, extent.end);
     split(unflushed->root, extent.start, &before, &inside);
@@ -189,13 +249,15 @@ void unflushed_free(struct unflushed *unflushed)
     if (!unflushed)
         return;
     free_all(unflushed, unflushed->root);
+    free_kept(unflushed);
     free(unflushed->spare);
     pthread_mutex_destroy(&unflushed->mutex);
     free(unflushed);
 }
 
 /* Copies outside the mutex: a large write must not hold up the others. */
-static struct run *new_run(struct extent extent, const struct iovec *iov, int iov_count, uint64_t stamp)
+static struct run *new_run(struct unflushed *unflushed, struct extent extent, const struct iovec *iov, int iov_count,
+    uint64_t skip, uint64_t stamp)
 {
     struct run *run = malloc(sizeof(*run));
     uint64_t size = extent_length(extent), at = 0;
@@ -204,17 +266,17 @@ static struct run *new_run(struct extent extent, const struct iovec *iov, int io
     *run = (struct run){.extent = extent, .stamp = stamp, .debt = NEVER};
     if (!iov)
         return run;
-    run->block = malloc(sizeof(*run->block) + size);
+    run->block = new_block(unflushed, size);
     if (!run->block) {
         free(run);
         return NULL;
     }
-    run->block->slices = 1;
-    run->block->size = size;
     for (int i = 0; i < iov_count && at < size; i++) {
-        uint64_t length = iov[i].iov_len < size - at ? iov[i].iov_len : size - at;
-        memcpy(run->block->bytes + at, iov[i].iov_base, length);
+        uint64_t from = skip < iov[i].iov_len ? skip : iov[i].iov_len, length = iov[i].iov_len - from;
+        length = length < size - at ? length : size - at;
+        memcpy(run->block->bytes + at, (const char *)iov[i].iov_base + from, length);
         at += length;
+        skip -= from;
     }
     return run;
 }
@@ -222,7 +284,13 @@ static struct run *new_run(struct extent extent, const struct iovec *iov, int io
 int unflushed_add(
     struct unflushed *unflushed, struct extent extent, const struct iovec *iov, int iov_count, uint64_t stamp)
 {
-    struct run *run = new_run(extent, iov, iov_count, stamp);
+    return unflushed_add_from(unflushed, extent, iov, iov_count, 0, stamp);
+}
+
+int unflushed_add_from(struct unflushed *unflushed, struct extent extent, const struct iovec *iov, int iov_count,
+    uint64_t skip, uint64_t stamp)
+{
+    struct run *run = new_run(unflushed, extent, iov, iov_count, skip, stamp);
     pthread_mutex_lock(&unflushed->mutex);
     if (!unflushed->spare)
         unflushed->spare = malloc(sizeof(*unflushed->spare));
@@ -294,8 +362,10 @@ bool unflushed_settle(struct unflushed *unflushed, uint64_t mark, uint64_t stamp
     pthread_mutex_lock(&unflushed->mutex);
     unflushed->root = settle(unflushed, unflushed->root, mark, stamp, &complete);
     complete = complete && !unflushed->incomplete;
-    if (!unflushed->root)
+    if (!unflushed->root) {
         unflushed->incomplete = false;
+        free_kept(unflushed);
+    }
     pthread_mutex_unlock(&unflushed->mutex);
     return complete;
 }

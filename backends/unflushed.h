@@ -27,6 +27,10 @@ void unflushed_free(struct unflushed *unflushed);
 int unflushed_add(
     struct unflushed *unflushed, struct extent extent, const struct iovec *iov, int iov_count, uint64_t stamp);
 
+/* The same; the extent's bytes begin skip bytes into the iov, which may go on behind them. */
+int unflushed_add_from(struct unflushed *unflushed, struct extent extent, const struct iovec *iov, int iov_count,
+    uint64_t skip, uint64_t stamp);
+
 /* The image ends there now. */
 void unflushed_truncate(struct unflushed *unflushed, uint64_t size);
 

@@ -25,8 +25,9 @@
 #include "base/event.h"
 #include "base/log.h"
 #include "fs/channel_state.h"
+#include "fs/poison.h"
 
-#define READS_PER_TURN 32
+#define READS_PER_TURN 4 /* then they are submitted: more at once leave the disk without work meanwhile */
 #define SLOT_BATCH     64
 #define CHUNK_BATCH    32
 #define TICK_NS        (100 * NS_PER_MS)
@@ -112,6 +113,7 @@ static struct request *make_request(struct channel *channel, unsigned index)
 
 static void execute(struct channel *channel, struct request *request)
 {
+    struct behalf before = behalf_set(request_behalf(request));
     int error = lay_body(channel, request);
     request->slot->attempts++;
     if (error)
@@ -122,6 +124,7 @@ static void execute(struct channel *channel, struct request *request)
         request_reply(request, -EIO);
     else
         request_dispatch(request);
+    behalf_set(before);
 }
 
 void channel_write(
@@ -264,7 +267,9 @@ static void serve_waiters(struct channel *channel)
         if (error)
             continue;
         list_remove(&request->buffer_link);
+        struct behalf before = behalf_set(request_behalf(request));
         request->buffer_again(request);
+        behalf_set(before);
         request_drop(request);
     }
 }
@@ -361,7 +366,11 @@ static void judge_slots(struct channel *channel, struct leftovers *left)
         enum slot_verdict verdict = slot_judge(slot, head->chunks);
         if (verdict == SLOT_IS_BROKEN)
             log_error("slot %u of reactor %u makes no sense: its request is lost", i, channel->index);
-        if (verdict == SLOT_IS_DONE) {
+        if (verdict == SLOT_IS_POISON) {
+            poison_tell(channel->fs, slot);
+            slot_done(slot, -EIO, NULL, 0);
+        }
+        if (verdict == SLOT_IS_DONE || verdict == SLOT_IS_POISON) {
             left->done[left->done_count++] = i;
         } else if (verdict == SLOT_IS_PENDING) {
             left->pending[left->pending_count++] = i;
@@ -449,6 +458,8 @@ int channel_open(struct channel **out, struct filesystem *fs, struct reactor *re
         return error;
     }
     *out = channel;
+    if (fs->reactor_count == 1)
+        reactor_set_eager(reactor);
     start_polling(channel);
     return 0;
 }

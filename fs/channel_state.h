@@ -1,6 +1,7 @@
 /* What a channel knows; shared by channel.c (reading, taking up, deadlines) and request.c (answers). Nobody else's. */
 #pragma once
 
+#include "base/behalf.h"
 #include "fs/arena.h"
 #include "fs/budget.h"
 #include "fs/channel.h"
@@ -39,6 +40,11 @@ struct channel {
 
 /* request_block's call. */
 enum request_call { CALL_NONE, CALL_QUEUED, CALL_RUNNING, CALL_CANCELLED };
+
+static inline struct behalf request_behalf(const struct request *request)
+{
+    return (struct behalf){request->slot, request->in->unique};
+}
 
 /* Writes an answer though the handler has not given one yet: the deadline's. The request stays until the handler has.
  */

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "fs/mount.h"
 
 #define PATIENCE_NS (10 * NS_PER_S)
 #define LOOK_NS     (50 * NS_PER_MS)
@@ -29,37 +30,6 @@ static int make_directory(const char *directory)
         *slash = '/';
     }
     return 0;
-}
-
-static bool octal_escaped(const char *in, char out[PATH_MAX])
-{
-    size_t length = 0;
-    for (; *in && length < PATH_MAX - 1; in++) {
-        unsigned code;
-        if (in[0] == '\\' && sscanf(in + 1, "%3o", &code) == 1) {
-            out[length++] = (char)code;
-            in += 3;
-        } else {
-            out[length++] = *in;
-        }
-    }
-    out[length] = '\0';
-    return *in == '\0';
-}
-
-static bool is_mounted(const char *mountpoint)
-{
-    char line[3 * PATH_MAX], raw[PATH_MAX], point[PATH_MAX];
-    FILE *table = fopen("/proc/self/mountinfo", "re");
-    bool found = false;
-    while (table && !found && fgets(line, sizeof(line), table)) {
-        if (sscanf(line, "%*s %*s %*s %*s %4095s", raw) == 1 && strstr(line, " fuse.svmfs ") &&
-            octal_escaped(raw, point))
-            found = strcmp(point, mountpoint) == 0;
-    }
-    if (table)
-        fclose(table);
-    return found;
 }
 
 /* "PID MOUNTPOINT\n" */
@@ -82,12 +52,13 @@ static int lock(int fd, const char *directory, struct sentence *why)
 {
     uint64_t end = clock_now() + PATIENCE_NS;
     int pid = 0;
+    dev_t device;
     char mountpoint[PATH_MAX] = "";
     while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK)
             return refuse(why, -errno, "%s cannot be locked: %s", directory, error_text(errno));
         bool known = holder_of(fd, &pid, mountpoint);
-        if ((known && is_mounted(mountpoint)) || clock_now() >= end)
+        if ((known && mount_find(mountpoint, &device) == 0) || clock_now() >= end)
             return refuse(
                 why, -EBUSY, "%s is in use: process %d serves the mount at %s with it", directory, pid, mountpoint);
         nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
@@ -95,9 +66,16 @@ static int lock(int fd, const char *directory, struct sentence *why)
     return 0;
 }
 
+int claim_sign(int fd, const char *mountpoint)
+{
+    char text[PATH_MAX + 32];
+    int length = snprintf(text, sizeof(text), "%d %.*s\n", (int)getpid(), PATH_MAX - 1, mountpoint);
+    return ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length ? -EIO : 0;
+}
+
 int claim_state(const char *directory, const char *mountpoint, struct sentence *why)
 {
-    char path[PATH_MAX], text[PATH_MAX + 32];
+    char path[PATH_MAX];
     int error = make_directory(directory);
     if (error)
         return refuse(why, error, "the state directory %s cannot be made: %s", directory, error_text(error));
@@ -109,9 +87,9 @@ int claim_state(const char *directory, const char *mountpoint, struct sentence *
     error = lock(fd, directory, why);
     if (error)
         return error;
-    int length = snprintf(text, sizeof(text), "%d %.*s\n", (int)getpid(), PATH_MAX - 1, mountpoint);
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length)
-        return refuse(why, -EIO, "%s cannot be written: %s", path, error_text(errno));
+    error = claim_sign(fd, mountpoint);
+    if (error)
+        return refuse(why, error, "%s cannot be written: %s", path, error_text(error));
     int claimed = fd;
     fd = -1;
     return claimed;

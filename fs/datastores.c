@@ -17,7 +17,7 @@ struct opener {
     pthread_t thread;
     bool running; /* the thread was started and is to be joined */
     /* under the mutex */
-    bool tried, late, ended;
+    bool tried, late, ended, syncing;
 };
 
 struct datastores {
@@ -198,6 +198,28 @@ void datastores_publish(struct datastores *datastores, struct catalog *catalog)
     pthread_mutex_unlock(&datastores->mutex);
 }
 
+static bool is_noted(struct datastore *datastore)
+{
+    for (unsigned n = 0; n < DATASTORE_NOTES; n++)
+        if (atomic_load(datastore_note(datastore, n)))
+            return true;
+    return false;
+}
+
+static bool is_there(const struct opener *opener)
+{
+    return opener->ended || !is_noted(opener->datastore);
+}
+
+void datastores_await_noted(struct datastores *datastores, uint64_t patience_ns)
+{
+    uint64_t end = clock_now() + patience_ns;
+    pthread_mutex_lock(&datastores->mutex);
+    while (!all(datastores, is_there) && clock_now() < end)
+        wait_until(datastores, end);
+    pthread_mutex_unlock(&datastores->mutex);
+}
+
 bool datastores_settle(struct datastores *datastores, uint64_t patience_ns)
 {
     uint64_t end = clock_now() + patience_ns;
@@ -216,6 +238,52 @@ bool datastores_settle(struct datastores *datastores, uint64_t patience_ns)
         datastores->openers[i].running = false;
     }
     return settled;
+}
+
+static void *sync_thread(void *argument)
+{
+    struct opener *opener = argument;
+    struct datastore *datastore = opener->datastore;
+    int error = datastore->ops->sync_directory(datastore, "");
+    if (error)
+        log_warning("datastore %s: its last changes could not be made durable: %s", datastore->name, error_text(error));
+    pthread_mutex_lock(&opener->datastores->mutex);
+    opener->syncing = false;
+    pthread_cond_broadcast(&opener->datastores->changed);
+    pthread_mutex_unlock(&opener->datastores->mutex);
+    return NULL;
+}
+
+static void start_sync(struct opener *opener)
+{
+    pthread_t thread;
+    opener->syncing = true;
+    if (pthread_create(&thread, NULL, sync_thread, opener) == 0)
+        pthread_detach(thread);
+    else
+        log_warning("datastore %s: no thread to make its last changes durable", opener->datastore->name);
+}
+
+bool datastores_sync(struct datastores *datastores, uint64_t patience_ns)
+{
+    uint64_t end = clock_now() + patience_ns;
+    bool all = false;
+    pthread_mutex_lock(&datastores->mutex);
+    for (unsigned i = 0; i < datastores->count; i++) {
+        struct opener *opener = &datastores->openers[i];
+        if ((opener->ended || !opener->running) && !atomic_load(&opener->datastore->away))
+            start_sync(opener);
+    }
+    while (!all) {
+        all = true;
+        for (unsigned i = 0; i < datastores->count; i++)
+            all = all && !datastores->openers[i].syncing;
+        if (all || clock_now() >= end)
+            break;
+        wait_until(datastores, end);
+    }
+    pthread_mutex_unlock(&datastores->mutex);
+    return all;
 }
 
 void datastores_close(struct datastores *datastores)

@@ -27,9 +27,17 @@ unsigned datastores_count(const struct datastores *datastores);
 /* The catalog is there: names of late ones go into it. Once. */
 void datastores_publish(struct datastores *datastores, struct catalog *catalog);
 
+/* Waits for those of which an earlier worker of the mount has left notes, at most for patience_ns: what that one wrote and
+ * did not flush can be made durable by this mount alone. */
+void datastores_await_noted(struct datastores *datastores, uint64_t patience_ns);
+
 /* No thread begins anything with the catalog any more. Waits for those that do, at most for patience_ns; false: one
  * still hangs. Before catalog_close. */
 bool datastores_settle(struct datastores *datastores, uint64_t patience_ns);
 
-/* After datastores_settle was true, and after catalog_close. NULL is fine. */
+/* Each that is there makes durable what it holds back: a volume, the records of what was written. False: one of them does
+ * not answer within patience_ns, and may be called still. After datastores_settle, whatever it returned. */
+bool datastores_sync(struct datastores *datastores, uint64_t patience_ns);
+
+/* After datastores_settle and datastores_sync were true, and after catalog_close. NULL is fine. */
 void datastores_close(struct datastores *datastores);

@@ -4,6 +4,7 @@
  * allocation. A disk that is not open yet (the first request after a worker's death) is opened on the way. */
 #include <errno.h>
 
+#include "base/event.h"
 #include "base/log.h"
 #include "fs/handlers.h"
 #include "fs/open.h"
@@ -207,6 +208,7 @@ static void write_disk(struct request *request)
     size_t length = 0;
     for (int i = 0; i < request->data_count; i++)
         length += request->data[i].iov_len;
+    event_at("write", in->offset);
     if (length != in->size || length == 0)
         request_reply(request, -EIO);
     else if (in->offset > INT64_MAX - length)

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "config.h"
+#include "fs/inherit.h"
 
 struct keeper_options {
     const struct config *config;
@@ -11,7 +12,9 @@ struct keeper_options {
     const char *mount_options;   /* for mount(2)'s data and flags: "ro,allow_other,…", checked by main */
     const char *config_argument; /* fsname in /proc/mounts */
     bool foreground;
-    bool takeover; /* of datastores that others use */
+    bool takeover;                         /* of datastores that others use */
+    int config_fd;                         /* what config->file is, or -1: for the service manager's keeping */
+    const struct inheritance *inheritance; /* goes on with this mount, whose keeper died; NULL: mounts */
 };
 
 /* Locks the state directory (a second mount of it: -EBUSY with a sentence that names the holder's pid), mounts, starts

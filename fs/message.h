@@ -15,6 +15,9 @@ enum message_kind {
     MESSAGE_SERVING,   /* worker */
     MESSAGE_REFUSED,   /* worker: cannot serve: error and text */
     MESSAGE_GONE,      /* worker: the mount is gone */
+    MESSAGE_SUSPEND,   /* keeper: read no more, let what runs end if it does soon, and end: the next one is waiting */
+    MESSAGE_UPGRADE,   /* svmfs --upgrade: its program as the one descriptor */
+    MESSAGE_UPGRADED,  /* keeper: error and text */
 };
 
 /* MESSAGE_HELLO's descriptors, in this order; then one clone for each reactor. */

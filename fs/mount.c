@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -234,4 +235,35 @@ void mount_abort(const struct fuse_mount *fuse)
 {
     if (is_ours(fuse))
         umount2(fuse->point, MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+static void unescape(char *text)
+{
+    char *out = text;
+    for (unsigned code; *text; out++) {
+        bool escaped = text[0] == '\\' && sscanf(text + 1, "%3o", &code) == 1;
+        *out = escaped ? (char)code : *text;
+        text += escaped ? 4 : 1;
+    }
+    *out = '\0';
+}
+
+int mount_find(const char *point, dev_t *device)
+{
+    char line[3 * PATH_MAX], at[PATH_MAX];
+    unsigned high, low;
+    int found = -ENOENT;
+    FILE *table = fopen("/proc/self/mountinfo", "re");
+    while (table && fgets(line, sizeof(line), table)) {
+        if (sscanf(line, "%*s %*s %u:%u %*s %4095s", &high, &low, at) != 3)
+            continue;
+        unescape(at);
+        if (strcmp(at, point) != 0)
+            continue;
+        found = strstr(line, " - " FILESYSTEM_TYPE " ") ? 0 : -EINVAL;
+        *device = makedev(high, low);
+    }
+    if (table)
+        fclose(table);
+    return found;
 }

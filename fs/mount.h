@@ -39,3 +39,7 @@ void mount_negotiate(const struct fuse_init_in *in, struct fuse_init_out *out);
 
 /* Splits options into mount(2)'s flags and the data that goes on behind ours. Pure. 0 or -ENAMETOOLONG. */
 int mount_options_parse(const char *options, unsigned long *flags, char *data, size_t size);
+
+/* The device number of what was mounted last at this absolute path, without asking it. -ENOENT: nothing; -EINVAL: it is
+ * no svmfs. */
+int mount_find(const char *point, dev_t *device);

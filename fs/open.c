@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/control.h"
 #include "fs/ghosts.h"
 #include "fs/wait.h"
 
@@ -172,6 +173,14 @@ static bool is_read_only(int error)
     return error == -EROFS || error == -EACCES || error == -EPERM || error == -ETXTBSY;
 }
 
+/* A job that goes on, here or elsewhere: before the first request is sent (law 2). */
+static void put_log(struct open_files *files, struct disk *disk, uint64_t id)
+{
+    struct disk_log *log = control_log(files->fs->control, id);
+    disk_set_log(disk, log);
+    disk_log_put(log);
+}
+
 static void run_open(struct work *work)
 {
     struct open_file *file = container_of(work, struct open_file, open_work);
@@ -184,6 +193,8 @@ static void run_open(struct work *work)
         error = names_open_image(files->fs->catalog, file->id, false, &image);
     if (!error && (error = disk_new(&disk, file->id, image)))
         image_put(image);
+    if (!error)
+        put_log(files, disk, file->id);
     if (!error && ghosts_any(files->ghosts, file->id)) {
         file->fresh = disk;
         file->ghost_task.run = add_ghosts;

@@ -139,7 +139,9 @@ static void call_ended(struct task *task)
 {
     struct request *request = container_of(task, struct request, task);
     atomic_store(&request->blocking, CALL_NONE);
+    struct behalf before = behalf_set(request_behalf(request));
     request->after(request, request->call_error);
+    behalf_set(before);
     request_drop(request);
 }
 
@@ -148,7 +150,10 @@ static void make_call(struct work *work)
     struct request *request = container_of(work, struct request, work);
     int queued = CALL_QUEUED;
     bool mine = atomic_compare_exchange_strong(&request->blocking, &queued, CALL_RUNNING);
+    struct behalf before = behalf_set(request_behalf(request));
+    event_at("call", request->in->opcode);
     request->call_error = mine ? request->call(request) : -EIO;
+    behalf_set(before);
     reactor_post(request->channel->reactor, &request->task);
 }
 

@@ -92,6 +92,46 @@ static bool acceptable(const struct session_head *head, uint64_t length)
            same.size == head->size && head->size == length;
 }
 
+int session_accepts(int fd, struct sentence *why)
+{
+    struct session_head head = {0};
+    struct stat st;
+    if (fstat(fd, &st) < 0 || pread(fd, &head, sizeof(head), 0) < 0)
+        return refuse(why, -errno, "the session's memory cannot be read: %s", error_text(errno));
+    if (head.magic != SESSION_MAGIC)
+        return refuse(why, -EPROTO, "what it was given is no session's memory");
+    if (head.version != SESSION_VERSION)
+        return refuse(why, -EPROTO,
+            "the mount's session is of version %u, this program's of version %u: umount and mount "
+            "again to change to it",
+            head.version, SESSION_VERSION);
+    if (!acceptable(&head, (uint64_t)st.st_size))
+        return refuse(why, -EPROTO,
+            "the mount's session has sizes or features that this program does not know: umount and "
+            "mount again to change to it");
+    return 0;
+}
+
+/* A record lock: it is the process's, and goes when its last thread has gone. */
+static struct flock whole(short type)
+{
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+}
+
+int session_own(int fd)
+{
+    struct flock lock = whole(F_WRLCK);
+    if (fcntl(fd, F_SETLK, &lock) == 0)
+        return 0;
+    return errno == EACCES || errno == EAGAIN ? -EBUSY : -errno;
+}
+
+pid_t session_owner(int fd)
+{
+    struct flock lock = whole(F_WRLCK);
+    return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
+}
+
 /* A worker that died between claiming a handle and publishing it. */
 static void drop_claims(struct session *session)
 {
@@ -101,7 +141,7 @@ static void drop_claims(struct session *session)
             handles[i].nodeid = 0;
 }
 
-int session_map(struct session *session, int fd)
+int session_map_keeper(struct session *session, int fd)
 {
     struct session_head head;
     struct stat st;
@@ -110,7 +150,12 @@ int session_map(struct session *session, int fd)
     if (pread(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) || !acceptable(&head, (uint64_t)st.st_size))
         return -EPROTO;
     *session = (struct session){.fd = fd};
-    int error = map(session, head.size);
+    return map(session, head.size);
+}
+
+int session_map(struct session *session, int fd)
+{
+    int error = session_map_keeper(session, fd);
     if (!error)
         drop_claims(session);
     return error;

@@ -14,20 +14,26 @@
  *
  * The next worker: READING with unique, READ: executed, as a retry once it had been begun; DONE: answered again (the kernel
  * says ENOENT if it had its answer); ANSWERED: freed. READ, READDIR, GETATTR and other requests that change nothing never
- * become DONE with a payload: they are executed again. attempts counts executions. */
+ * become DONE with a payload: they are executed again. attempts counts executions, crashes those that the worker died
+ * of: with SLOT_CRASHES_MAX of them the request is answered with an error and never executed again. */
 #pragma once
 
+#include <limits.h>
 #include <linux/fuse.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
+#include "base/error.h"
 #include "config.h"
 #include "io/reactor.h"
 
-#define SESSION_MAGIC   0x31736673666d7673ull /* "svmfsfs1" */
-#define SESSION_VERSION 2
+#define SESSION_MAGIC 0x31736673666d7673ull /* "svmfsfs1" */
+#ifndef SESSION_VERSION                     /* a test's program has another */
+#define SESSION_VERSION 4
+#endif
 
 #define FUSE_PAGE      4096u
 #define CHUNK_SIZE     65536u
@@ -49,6 +55,7 @@ struct slot {
     uint32_t chunk_count;
     uint32_t chunks[SLOT_CHUNKS]; /* indexes into the reactor's arena */
     uint64_t note;                /* an operation's own (the handle that OPEN or CREATE took, plus 1) */
+    _Atomic uint32_t crashes;     /* of workers, by a fatal signal in a thread that worked on this request */
     uint8_t reply[SLOT_REPLY_MAX];
 };
 
@@ -70,6 +77,8 @@ struct session_head {
     uint64_t handles_offset, slots_offset, chunks_offset, size;
     struct fuse_init_in init_in;
     struct fuse_init_out init_out;
+    uint64_t device; /* of the mount */
+    char mountpoint[PATH_MAX];
     _Atomic uint64_t generation; /* workers started */
     _Atomic uint64_t stopping;   /* the keeper wants a clean end */
     _Atomic uint64_t heartbeat;  /* the worker's, clock_now(); stands still when a reactor does */
@@ -90,6 +99,14 @@ struct session {
 /* Keeper: makes the memfd. Worker: maps what it was given; -EPROTO with magic, version or sizes that it cannot take. */
 int session_create(struct session *session, unsigned reactors, uint64_t buffers_per_reactor);
 int session_map(struct session *session, int fd);
+/* The next keeper: the same, and what a worker may be doing to it just now is left alone. */
+int session_map_keeper(struct session *session, int fd);
+/* Can this program take the table? 0, or -EPROTO with a sentence. */
+int session_accepts(int fd, struct sentence *why);
+/* Worker, before it maps: the table is its own as long as it lives, even when its keeper does not. 0; -EBUSY. */
+int session_own(int fd);
+/* Keeper: the process that owns the table, 0: none. */
+pid_t session_owner(int fd);
 void session_unmap(struct session *session);
 /* Keeper: forgets all but the head's page, so that locking the keeper's memory does not lock the buffers. */
 void session_keep_head(struct session *session);

@@ -18,7 +18,7 @@ enum slot_verdict slot_judge(struct slot *slot, uint32_t chunks)
     for (unsigned i = 0; i < slot_chunks_for(in->len); i++)
         if (slot->chunks[i] >= chunks)
             return SLOT_IS_BROKEN;
-    return SLOT_IS_PENDING;
+    return atomic_load(&slot->crashes) >= SLOT_CRASHES_MAX ? SLOT_IS_POISON : SLOT_IS_PENDING;
 }
 
 void slot_reading(struct slot *slot, const uint32_t window[SLOT_CHUNKS])
@@ -28,6 +28,7 @@ void slot_reading(struct slot *slot, const uint32_t window[SLOT_CHUNKS])
     slot->chunk_count = SLOT_CHUNKS;
     slot->attempts = 0;
     slot->note = 0;
+    atomic_store_explicit(&slot->crashes, 0, memory_order_relaxed);
     slot->length = 0;
     atomic_store_explicit(&slot->state, SLOT_READING, memory_order_release);
 }

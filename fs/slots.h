@@ -6,12 +6,15 @@
 /* What fits the slot itself; the rest of a request stands in chunks. */
 #define SLOT_ROOM (SLOT_HEADER + FUSE_PAGE)
 
+#define SLOT_CRASHES_MAX 3
+
 #define REQUEST_MAX (SLOT_ROOM + SLOT_CHUNKS * CHUNK_SIZE)
 
 /* What the next worker does with a slot (law 9). */
 enum slot_verdict {
     SLOT_IS_EMPTY,   /* nothing was read into it, or its request is over: free */
     SLOT_IS_PENDING, /* read, maybe executed, never DONE: executed again */
+    SLOT_IS_POISON,  /* the same, but the worker has died of it too often: -EIO */
     SLOT_IS_DONE,    /* its recorded reply is written again, never executed */
     SLOT_IS_BROKEN,  /* nothing that this program wrote: free, and said in the log */
 };

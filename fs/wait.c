@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fs/channel_state.h"
+
 struct wait {
     struct list link; /* in the list, under its mutex; alone once woken */
     pthread_mutex_t *mutex;
@@ -17,7 +19,9 @@ struct wait {
 static void finish(struct wait *wait, int result)
 {
     struct request *request = wait->request;
+    struct behalf before = behalf_set(request_behalf(request));
     wait->woken(request, result);
+    behalf_set(before);
     request_drop(request);
     free(wait);
 }

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "fs/crash.h"
 #include "fs/datastores.h"
 #include "fs/filesystem.h"
 #include "fs/handlers.h"
@@ -33,6 +34,9 @@
 #define STOP_MARGIN_NS       (2 * NS_PER_S)    /* beyond the longest timeout of a datastore */
 #define STOP_PATIENCE_NS     (30 * NS_PER_S)
 #define SETTLE_PATIENCE_NS   NS_PER_S
+#define REST_PATIENCE_NS     (5 * NS_PER_S)
+#define NOTED_PATIENCE_NS    (15 * NS_PER_S)
+#define SUSPEND_PATIENCE_NS  (500 * NS_PER_MS)
 #define CONTROL_POOL_THREADS 16
 
 struct pulse {
@@ -63,7 +67,10 @@ static int receive_hello(struct worker *worker, struct sentence *why)
         return refuse(why, got < 0 ? got : -EPIPE, "the worker got nothing from its keeper");
     if (worker->hello.kind != MESSAGE_HELLO || worker->descriptor_count <= HELLO_CLONES)
         return refuse(why, -EPROTO, "the worker does not understand its keeper");
-    int error = session_map(&worker->fs.session, worker->descriptors[HELLO_SESSION]);
+    int error = session_own(worker->descriptors[HELLO_SESSION]);
+    if (error)
+        return refuse(why, error, "another worker has the session: %s", error_text(error));
+    error = session_map(&worker->fs.session, worker->descriptors[HELLO_SESSION]);
     if (error)
         return refuse(why, error, "the session's memory is of another version: %s", error_text(error));
     worker->fs.reactor_count = worker->fs.session.head->reactors;
@@ -204,12 +211,44 @@ static void beat(struct worker *worker)
     }
 }
 
+static void stop_channels(struct worker *worker)
+{
+    for (unsigned i = 0; i < worker->fs.reactor_count; i++)
+        reactor_call(worker->fs.reactors[i], stop_channel, worker->fs.channels[i]);
+}
+
+/* True: none is active any more. */
+static bool await_channels(struct worker *worker, uint64_t patience)
+{
+    struct filesystem *fs = &worker->fs;
+    uint64_t end = clock_now() + patience;
+    for (;;) {
+        unsigned active = 0;
+        for (unsigned i = 0; i < fs->reactor_count; i++)
+            active += channel_active(fs->channels[i]);
+        if (active == 0 || clock_now() >= end)
+            return active == 0;
+        nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS}, NULL);
+    }
+}
+
+/* The next worker is waiting, and takes up from the session what it would after a death: requests that did not end
+ * soon, jobs, datastores. */
+static void suspend(struct worker *worker)
+{
+    stop_channels(worker);
+    await_channels(worker, SUSPEND_PATIENCE_NS);
+    _exit(0);
+}
+
 static void hear_keeper(struct worker *worker)
 {
     struct message message;
     int got = message_receive(worker->socket, &message, NULL, NULL);
     if (got == 1 && message.kind == MESSAGE_STOP) {
         worker->stopping = true;
+    } else if (got == 1 && message.kind == MESSAGE_SUSPEND) {
+        suspend(worker);
     } else if (got == 0) {
         log_warning("the keeper is gone: %s is served on without it", worker->hello.mountpoint);
         close(worker->socket);
@@ -249,38 +288,50 @@ static void watch(struct worker *worker)
 /* Requests in flight end, at the latest by their timeouts. */
 static bool drain_channels(struct worker *worker)
 {
-    struct filesystem *fs = &worker->fs;
     uint64_t patience = 0;
     for (unsigned i = 0; i < worker->config.datastore_count; i++)
         if (worker->config.datastores[i].timeout_ns > patience)
             patience = worker->config.datastores[i].timeout_ns;
     patience = patience + STOP_MARGIN_NS < STOP_PATIENCE_NS ? patience + STOP_MARGIN_NS : STOP_PATIENCE_NS;
-    for (unsigned i = 0; i < fs->reactor_count; i++)
-        reactor_call(fs->reactors[i], stop_channel, fs->channels[i]);
-    uint64_t end = clock_now() + patience;
+    stop_channels(worker);
+    return await_channels(worker, patience);
+}
+
+/* What was sent to an image comes back to a reactor that runs: a job that was suspended leaves copies in flight. */
+static bool rest(struct worker *worker)
+{
+    struct filesystem *fs = &worker->fs;
+    uint64_t end = clock_now() + REST_PATIENCE_NS;
     for (;;) {
-        unsigned active = 0;
+        unsigned in_flight = 0;
         for (unsigned i = 0; i < fs->reactor_count; i++)
-            active += channel_active(fs->channels[i]);
-        if (active == 0 || clock_now() >= end)
-            return active == 0;
+            in_flight += reactor_in_flight(fs->reactors[i]);
+        if (in_flight == 0 || clock_now() >= end)
+            return in_flight == 0;
         nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS}, NULL);
     }
 }
 
-/* What hangs in a datastore is left to the end of the process: all that matters is durable by then. */
+/* What hangs in a datastore is left to the end of the process: all that matters is durable by then. A volume's records of
+ * what was written and not flushed are: the next mount does not believe others. */
 static void stop(struct worker *worker)
 {
     struct filesystem *fs = &worker->fs;
-    bool idle = drain_channels(worker);
+    bool clean = drain_channels(worker);
+    control_ends(fs->control);
     if (worker->recovering)
         pthread_join(worker->recovery, NULL);
     control_close(fs->control);
-    if (!idle)
+    if (!clean)
         log_warning("%s: requests did not end in time", worker->hello.mountpoint);
-    if (!idle || !datastores_settle(worker->datastores, SETTLE_PATIENCE_NS))
+    if (clean)
+        handlers_close(fs);
+    clean = clean && rest(worker);
+    datastores_await_noted(worker->datastores, NOTED_PATIENCE_NS);
+    clean = datastores_settle(worker->datastores, SETTLE_PATIENCE_NS) && clean;
+    clean = datastores_sync(worker->datastores, REST_PATIENCE_NS) && clean;
+    if (!clean)
         _exit(0);
-    handlers_close(fs);
     for (unsigned i = 0; i < fs->reactor_count; i++)
         reactor_stop(fs->reactors[i]);
     for (unsigned i = 0; i < fs->reactor_count; i++)
@@ -299,6 +350,7 @@ static void settle_in(void)
     static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGPIPE};
     for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
         signal(ignored[i], SIG_IGN);
+    crash_arm();
     prctl(PR_SET_NAME, "svmfs-worker");
 }
 

@@ -232,6 +232,15 @@ static char *default_state(const char *file)
 }
 
 /* The whole is there: what must be, is; what was not said gets its default. */
+/* Half the cores: the others are the guests'. */
+static unsigned default_reactors(void)
+{
+    unsigned half = cores() / 2;
+    if (half == 0)
+        return 1;
+    return half < REACTORS_DEFAULT_MAX ? half : REACTORS_DEFAULT_MAX;
+}
+
 static int finish(struct reader *reader)
 {
     struct config *config = reader->config;
@@ -251,7 +260,7 @@ static int finish(struct reader *reader)
     if (!config->state)
         config->state = default_state(config->file);
     if (config->reactors == 0)
-        config->reactors = cores() < REACTORS_DEFAULT_MAX ? cores() : REACTORS_DEFAULT_MAX;
+        config->reactors = default_reactors();
     setting_defaults(SETTING_MOUNT, config);
     if (!config->default_datastore || !config->state)
         return refuse(reader->why, -ENOMEM, "%s: no memory", reader->file);

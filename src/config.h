@@ -1,7 +1,7 @@
 /* config: what the configuration file and the mount options say, checked. Pure but for reading the file.
  * Format: INI (docs: svmfs(8)). [datastore NAME] url, timeout, threads, connections, password-file,
  * mutual-user, mutual-password-file, quiet, faults; [mount] default, state, reactors, jobs,
- * target-timeout, buffers. Every unknown section or key, bad value, double name, missing must-have is an error that
+ * target-timeout, epoch, journal-faults, buffers. Every unknown section or key, bad value, double name, missing must-have is an error that
  * names file, line and key. Durations: 500ms, 30s, 2m; sizes: 64M, 1G; rates as sizes. */
 #pragma once
 
@@ -20,9 +20,11 @@ struct config {
     unsigned datastore_count;
     char *default_datastore;    /* default: the first */
     char *state;                /* absolute directory; default /var/lib/svmfs/<name of the file without .conf> */
-    unsigned reactors;          /* default: number of cores, at most 8 */
+    unsigned reactors;          /* default: half the cores, 1 at least, 8 at most */
     unsigned jobs;              /* running at once; default 2 */
     uint64_t target_timeout_ns; /* default 5 s */
+    uint64_t epoch_ns;          /* from one epoch of a job to the next; default 5 s */
+    char *journal_faults;       /* file of rules for the jobs' journals, for trials; NULL: none */
     uint64_t buffers;           /* bytes of request buffers per reactor; default 64M */
 };
 

@@ -3,16 +3,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/notify.h"
 
 #define DEV_LOG      "/dev/log"
 #define LOG_SIZE_MAX (1 << 20) /* at a start a larger log becomes log.old */
@@ -139,15 +137,7 @@ void daemon_say(int say, const struct sentence *why)
 
 void daemon_notify(void)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const char *path = getenv("NOTIFY_SOCKET");
-    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(address.sun_path))
-        return;
-    strcpy(address.sun_path, path);
-    if (path[0] == '@')
-        address.sun_path[0] = '\0';
-    auto_close int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    if (fd >= 0 && sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0)
-        log_warning("the service manager could not be told that the mount is served: %s", error_text(errno));
+    int error = notify_say("READY=1", NULL, 0);
+    if (error)
+        log_warning("the service manager could not be told that the mount is served: %s", error_text(error));
 }

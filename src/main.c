@@ -23,6 +23,7 @@
 #include "config.h"
 #include "daemon.h"
 #include "fs/keeper.h"
+#include "fs/upgrade.h"
 #include "fs/worker.h"
 #include "options.h"
 
@@ -39,10 +40,12 @@ static const char help[] =
     "usage: svmfs CONFIG MOUNTPOINT [-o OPTIONS] [-f] [--takeover]   mount\n"
     "       svmfs --check-config CONFIG                 say whether the configuration is good\n"
     "       svmfs --dump-config CONFIG                  print it with everything that it leaves out\n"
+    "       svmfs --upgrade MOUNTPOINT                  let this program serve the mount, under load\n"
     "       svmfs --rescan MOUNTPOINT                   find what came and went in the datastores' directories\n"
     "       svmfs --version | --help\n"
     "\n"
-    "-o OPTIONS  mount options; default=, state=, reactors=, jobs=, target-timeout=, buffers= replace the file's\n"
+    "-o OPTIONS  mount options; default=, state=, reactors=, jobs=, target-timeout=, epoch=, buffers= replace the "
+    "file's\n"
     "--takeover  also datastores that another mount uses, which must be dead: it cannot write to them any more\n"
     "-f          stay in the foreground, log to stderr\n"
     "\n"
@@ -52,7 +55,7 @@ static const char help[] =
 struct arguments {
     struct options options;
     bool foreground;
-    const char *check, *dump, *rescan;
+    const char *check, *dump, *rescan, *upgrade, *takes;
     const char *config, *mountpoint;
 };
 
@@ -122,18 +125,40 @@ static int rescan(const char *mountpoint)
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* The configuration's file becomes a copy in memory of what was checked; the worker reads that. */
-static int freeze(struct config *config, struct sentence *why)
+static int upgrade(const char *mountpoint)
+{
+    struct sentence said = {0};
+    if (upgrade_ask(mountpoint, &said) < 0)
+        return fail(&said);
+    printf("%s\n", said.text);
+    return EXIT_SUCCESS;
+}
+
+/* A keeper asks: can this program take its session and its configuration? */
+static int takes_session(const char *version, const char *file)
+{
+    struct config config;
+    struct sentence why;
+    if (load(&config, file, &why) < 0) {
+        printf("it does not understand the mount's configuration: %s\n", why.text);
+        return EXIT_FAILURE;
+    }
+    config_free(&config);
+    return upgrade_answer(version);
+}
+
+/* The configuration's file becomes a copy in memory of what was checked; the worker reads that. kept: a keeper that died
+ * did it. Its descriptor or -errno. */
+static int freeze(struct config *config, int kept, struct sentence *why)
 {
     char path[64];
-    int fd = memfd_create("svmfs-configuration", MFD_CLOEXEC);
-    if (fd < 0)
+    int fd = kept >= 0 ? kept : memfd_create("svmfs-configuration", MFD_CLOEXEC);
+    FILE *out = kept >= 0 || fd < 0 ? NULL : fdopen(fd, "w");
+    if (fd < 0 || (kept < 0 && !out))
         return refuse(why, -errno, "memory for the configuration: %s", error_text(errno));
-    FILE *out = fdopen(fd, "w");
-    if (!out)
-        return refuse(why, -errno, "memory for the configuration: %s", error_text(errno));
-    config_dump(config, out);
-    if (fflush(out) != 0)
+    if (out)
+        config_dump(config, out);
+    if (out && fflush(out) != 0)
         return refuse(why, -errno, "memory for the configuration: %s", error_text(errno));
     snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd);
     char *copy = strdup(path);
@@ -141,7 +166,7 @@ static int freeze(struct config *config, struct sentence *why)
         return refuse(why, -ENOMEM, "no memory");
     free(config->file);
     config->file = copy;
-    return 0; /* out stays open as long as the process */
+    return fd; /* out stays open as long as the process */
 }
 
 static void served(void *argument)
@@ -153,7 +178,8 @@ static void served(void *argument)
     daemon_notify();
 }
 
-static int serve(struct config *config, const struct arguments *arguments, const char *mountpoint)
+static int serve(struct config *config, const struct arguments *arguments, const char *mountpoint,
+    const struct inheritance *inheritance)
 {
     struct sentence why = {0};
     int say = -1;
@@ -162,6 +188,7 @@ static int serve(struct config *config, const struct arguments *arguments, const
     else if (daemon_begin(config->state, &say, &why) < 0)
         return fail(&why);
     event_arm();
+    int config_fd = freeze(config, inheritance ? inheritance->config : -1, &why);
     const struct keeper_options options = {
         .config = config,
         .mountpoint = mountpoint,
@@ -169,10 +196,10 @@ static int serve(struct config *config, const struct arguments *arguments, const
         .config_argument = arguments->config,
         .foreground = arguments->foreground,
         .takeover = arguments->options.takeover,
+        .config_fd = config_fd,
+        .inheritance = inheritance,
     };
-    int error = freeze(config, &why);
-    if (error == 0)
-        error = keeper_serve(&options, served, &say, &why);
+    int error = config_fd < 0 ? config_fd : keeper_serve(&options, served, &say, &why);
     if (error == 0)
         return EXIT_SUCCESS;
     if (why.text[0] == '\0')
@@ -194,11 +221,30 @@ static int check_mountpoint(const char *mountpoint, char real[PATH_MAX], struct 
     return S_ISDIR(st.st_mode) ? 0 : refuse(why, -ENOTDIR, "mountpoint %s is not a directory", mountpoint);
 }
 
+/* The mount of a keeper that died, with the configuration that it had: whatever the file says by now, and without a look
+ * at the mountpoint, where nobody answers yet. */
+static int go_on(const struct arguments *arguments, const struct inheritance *inheritance)
+{
+    struct config config;
+    struct sentence why;
+    char path[64], mountpoint[PATH_MAX];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", inheritance->config);
+    if (inherit_mountpoint(inheritance, mountpoint, &why) < 0 || load(&config, path, &why) < 0)
+        return fail(&why);
+    int status = serve(&config, arguments, mountpoint, inheritance);
+    config_free(&config);
+    return status;
+}
+
 static int mount_it(const struct arguments *arguments)
 {
     struct config config;
     struct sentence why;
+    struct inheritance inheritance;
     char mountpoint[PATH_MAX];
+    int inherited = inherit_take(&inheritance, &why);
+    if (inherited != 0)
+        return inherited < 0 ? fail(&why) : go_on(arguments, &inheritance);
     if (load(&config, arguments->config, &why) < 0)
         return fail(&why);
     int status = EXIT_FAILURE;
@@ -211,7 +257,7 @@ static int mount_it(const struct arguments *arguments)
     else if (options_check_places(&config, mountpoint, &why) < 0)
         fail(&why);
     else
-        status = serve(&config, arguments, mountpoint);
+        status = serve(&config, arguments, mountpoint, NULL);
     config_free(&config);
     return status;
 }
@@ -233,7 +279,9 @@ static int usage(const char *what, const char *which)
 
 static int run(const struct arguments *arguments, int rest)
 {
-    int verbs = !!arguments->check + !!arguments->dump + !!arguments->rescan;
+    int verbs = !!arguments->check + !!arguments->dump + !!arguments->rescan + !!arguments->upgrade;
+    if (arguments->takes && rest == 1)
+        return takes_session(arguments->takes, arguments->config);
     if (verbs > 1 || (verbs == 1 && rest > 0))
         return usage("one thing at a time", "");
     if (arguments->check)
@@ -242,6 +290,8 @@ static int run(const struct arguments *arguments, int rest)
         return dump_config(arguments->dump);
     if (arguments->rescan)
         return rescan(arguments->rescan);
+    if (arguments->upgrade)
+        return upgrade(arguments->upgrade);
     if (rest != 2)
         return usage("a configuration and a mountpoint are needed", "");
     return mount_it(arguments);
@@ -251,6 +301,7 @@ int main(int argc, char **argv)
 {
     static const struct option long_options[] = {{"check-config", required_argument, NULL, 'c'},
         {"dump-config", required_argument, NULL, 'd'}, {"rescan", required_argument, NULL, 'r'},
+        {"upgrade", required_argument, NULL, 'u'}, {"takes-session", required_argument, NULL, 'T'},
         {"takeover", no_argument, NULL, 't'}, {"worker", no_argument, NULL, 'w'}, {"version", no_argument, NULL, 'V'},
         {"help", no_argument, NULL, 'h'}, {0}};
     static struct arguments arguments;
@@ -273,6 +324,12 @@ int main(int argc, char **argv)
             break;
         case 'r':
             arguments.rescan = optarg;
+            break;
+        case 'u':
+            arguments.upgrade = optarg;
+            break;
+        case 'T':
+            arguments.takes = optarg;
             break;
         case 't':
             arguments.options.takeover = true;

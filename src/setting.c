@@ -39,6 +39,8 @@ static const struct setting mount_settings[] = {
     {"jobs", KIND_COUNT, offsetof(struct config, jobs), 1, 64, 2},
     {"target-timeout", KIND_DURATION, offsetof(struct config, target_timeout_ns), 10 * NS_PER_MS, NS_PER_HOUR,
         5 * NS_PER_S},
+    {"epoch", KIND_DURATION, offsetof(struct config, epoch_ns), 10 * NS_PER_MS, NS_PER_HOUR, 5 * NS_PER_S},
+    {"journal-faults", KIND_PATH, offsetof(struct config, journal_faults), 0, 0, 0},
     {"buffers", KIND_SIZE, offsetof(struct config, buffers), 4 * MIB, 4096 * MIB, 64 * MIB},
     {0},
 };

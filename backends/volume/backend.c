@@ -43,43 +43,62 @@ static void close_below(struct datastore *below)
     free(below);
 }
 
-/* ---- the owner's record: in both heads ---- */
+/* ---- the owner's record: in both heads; a beat is written to one of them, in turn ---- */
 
 static uint64_t owner_at(const struct volume *volume, int copy)
 {
     return (uint64_t)volume->superblock.head[copy] * VOLUME_EXTENT + HEAD_OWNER;
 }
 
+/* Into text, if it is newer than *newest. Length, -ENOENT, or -errno of the carrier. */
+static ssize_t read_copy(struct volume *volume, int copy, char *text, uint64_t *newest)
+{
+    auto_free void *memory = NULL;
+    if (posix_memalign(&memory, VOLUME_BLOCK, VOLUME_BLOCK) != 0)
+        return -ENOMEM;
+    struct page *page = memory;
+    struct page_info info;
+    struct disk_owner *disk = (struct disk_owner *)page->payload;
+    int error = carrier_read(&volume->carrier, owner_at(volume, copy), VOLUME_BLOCK, page);
+    if (error)
+        return error;
+    if (!page_open(page, volume->superblock.uuid, PAGE_OWNER, &info) || info.number <= *newest ||
+        get16(disk->length) > OWNER_RECORD || get16(disk->length) > info.used)
+        return -ENOENT;
+    *newest = info.number;
+    memcpy(text, disk->text, get16(disk->length));
+    return get16(disk->length);
+}
+
 static ssize_t read_owner(void *argument, char *text)
 {
     struct volume_datastore *own = argument;
-    struct volume *volume = own->volume;
-    auto_free void *memory = NULL;
-    ssize_t length = -ENOENT;
     uint64_t newest = 0;
-    if (posix_memalign(&memory, VOLUME_BLOCK, VOLUME_BLOCK) != 0)
-        return -ENOMEM;
+    ssize_t length = -ENOENT;
     for (int copy = 0; copy < 2; copy++) {
-        struct page *page = memory;
-        struct page_info info;
-        struct disk_owner *disk = (struct disk_owner *)page->payload;
-        int error = carrier_read(&volume->carrier, owner_at(volume, copy), VOLUME_BLOCK, page);
-        if (error && length < 0)
-            length = error;
-        if (error || !page_open(page, volume->superblock.uuid, PAGE_OWNER, &info) || info.number <= newest ||
-            get16(disk->length) > OWNER_RECORD || get16(disk->length) > info.used)
-            continue;
-        newest = info.number;
-        length = get16(disk->length);
-        memcpy(text, disk->text, (size_t)length);
+        ssize_t got = read_copy(own->volume, copy, text, &newest);
+        if (got >= 0 || (length < 0 && got != -ENOENT))
+            length = got;
     }
     atomic_store(&own->owner_number, newest);
     return length;
 }
 
-static int write_owner(void *argument, const char *text, size_t length)
+/* Whose turn the next beat is. */
+static int next_copy(struct volume_datastore *own)
+{
+    return (int)((atomic_load(&own->owner_number) + 1) % 2);
+}
+
+static ssize_t peek_owner(void *argument, char *text)
 {
     struct volume_datastore *own = argument;
+    uint64_t newest = 0;
+    return read_copy(own->volume, next_copy(own), text, &newest);
+}
+
+static int write_copies(struct volume_datastore *own, int first, int end, const char *text, size_t length)
+{
     struct volume *volume = own->volume;
     auto_free void *memory = NULL;
     if (posix_memalign(&memory, VOLUME_BLOCK, VOLUME_BLOCK) != 0)
@@ -94,9 +113,20 @@ static int write_owner(void *argument, const char *text, size_t length)
             .pages = 1,
             .number = atomic_fetch_add(&own->owner_number, 1) + 1});
     int error = 0;
-    for (int copy = 0; copy < 2 && !error; copy++)
+    for (int copy = first; copy < end && !error; copy++)
         error = carrier_write(&volume->carrier, owner_at(volume, copy), VOLUME_BLOCK, page);
     return error ? error : carrier_flush(&volume->carrier);
+}
+
+static int write_owner(void *argument, const char *text, size_t length)
+{
+    return write_copies(argument, 0, 2, text, length);
+}
+
+static int beat_owner(void *argument, const char *text, size_t length)
+{
+    int copy = next_copy(argument);
+    return write_copies(argument, copy, copy + 1, text, length);
 }
 
 static void lost_owner(void *argument, const char *sentence)
@@ -121,7 +151,12 @@ static int reserve(struct volume_datastore *own, const struct datastore *datasto
 
 static int claim(struct volume_datastore *own, struct datastore *datastore, struct sentence *why)
 {
-    const struct owner_place place = {.read = read_owner, .write = write_owner, .lost = lost_owner, .argument = own};
+    const struct owner_place place = {.read = read_owner,
+        .peek = peek_owner,
+        .write = write_owner,
+        .beat = beat_owner,
+        .lost = lost_owner,
+        .argument = own};
     int error = reserve(own, datastore, why);
     return error ? error : owner_claim(&own->owner, datastore, &place, &datastore->stopping, why);
 }

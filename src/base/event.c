@@ -1,10 +1,12 @@
 #include "base/event.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 bool event_armed;
@@ -15,8 +17,44 @@ static struct {
     bool stop, hold;
 } crash;
 
+static struct {
+    char name[64];
+    unsigned long long number;
+    int signal;
+} fatal;
+
+static struct event_page *page;
+
+static void map_page(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *map = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0)
+        close(fd);
+    if (map != MAP_FAILED) {
+        page = map;
+        event_armed = true;
+    }
+}
+
+static void arm_fatal(void)
+{
+    const char *text = getenv("SVMFS_CRASH_AT");
+    if (text && sscanf(text, "%63[^:]:%llu:%d", fatal.name, &fatal.number, &fatal.signal) == 3)
+        event_armed = true;
+}
+
+void event_passed_at(const char *name, uint64_t number)
+{
+    if (fatal.signal && number == fatal.number && strcmp(name, fatal.name) == 0)
+        raise(fatal.signal);
+}
+
 void event_arm(void)
 {
+    arm_fatal();
+    if (getenv("SVMFS_DIE_PAGE"))
+        map_page(getenv("SVMFS_DIE_PAGE"));
     const char *text = getenv("SVMFS_DIE_AT");
     char how[8] = "";
     long count = 1;
@@ -30,6 +68,9 @@ void event_arm(void)
 
 void event_passed(const char *name)
 {
+    if (page && atomic_load(&page->left) > 0 && strncmp(name, page->name, sizeof(page->name)) == 0 &&
+        atomic_fetch_sub(&page->left, 1) == 1)
+        _exit(99);
     if (strcmp(name, crash.name) != 0 || atomic_fetch_sub(&crash.left, 1) != 1)
         return;
     while (crash.hold)

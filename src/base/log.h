@@ -1,5 +1,6 @@
-/* The program's log: one line a message, to stderr in the foreground, to syslog as a daemon. Any thread; may block on
- * the log's own device only for as long as write(2) to it does. Secrets are never passed to it. */
+/* The program's log: one line a message, to stderr in the foreground, to syslog as a daemon. In a file that is appended
+ * to, each begins with the local time. Any thread; may block on the log's own device only for as long as write(2) to it
+ * does. Secrets are never passed to it. */
 #pragma once
 
 #include <stdbool.h>

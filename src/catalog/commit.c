@@ -126,7 +126,25 @@ static void record_homes(struct catalog *catalog, const struct job_record *famil
         store_run(catalog->store, STORE_NODE_HOME, "ii", (int64_t)ids[i], (int64_t)catalog->rows[family->target]);
 }
 
-int jobs_commit(struct catalog *catalog, struct job_record **records, size_t count, struct job_record *family)
+static struct job *make_job(void)
+{
+    struct job *job = calloc(1, sizeof(*job));
+    if (job)
+        list_init(&job->link);
+    return job;
+}
+
+/* The reverse's record is the catalog's from now on. */
+static void keep_reverse(struct catalog *catalog, struct job *made, struct job_record *reverse)
+{
+    made->record = *reverse;
+    tree_lock(catalog);
+    list_append(&catalog->jobs, &made->link);
+    tree_unlock(catalog);
+}
+
+int jobs_commit(struct catalog *catalog, struct job_record **records, size_t count, struct job_record *family,
+    struct job_record *reverse)
 {
     uint64_t *ids = NULL;
     size_t directories = 0, begun = 0;
@@ -141,16 +159,28 @@ int jobs_commit(struct catalog *catalog, struct job_record **records, size_t cou
     }
     if (family && (error = jobs_find_directories(catalog, family->node, &ids, &directories)) < 0)
         return error == -ENOENT ? -EIO : error;
+    struct job *made = reverse ? make_job() : NULL;
+    if (reverse && !made)
+        return -ENOMEM;
     event("job-commit");
     store_begin(catalog->store, true);
     for (size_t i = 0; i < count; i++)
         record_commit(catalog, records[i]);
     if (family)
         record_homes(catalog, family, ids, directories);
+    if (reverse)
+        record_job(catalog, reverse);
+    uint64_t id = store_last_id(catalog->store);
     error = store_commit(catalog->store);
     free(ids);
-    if (error)
+    if (error) {
+        free(made);
         return error;
+    }
+    if (reverse) {
+        reverse->id = id;
+        keep_reverse(catalog, made, reverse);
+    }
     event("job-committed");
     for (size_t i = 0; i < count; i++)
         records[i]->state = JOB_RECORD_COMMITTED;

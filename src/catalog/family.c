@@ -92,6 +92,31 @@ uint64_t jobs_moving(struct catalog *catalog, uint64_t node)
     return id;
 }
 
+bool jobs_running(struct catalog *catalog, uint64_t id)
+{
+    tree_lock(catalog);
+    struct job *job = job_of_id(catalog, id);
+    bool runs = job && job_record_runs(&job->record);
+    tree_unlock(catalog);
+    return runs;
+}
+
+uint64_t jobs_family_of(struct catalog *catalog, uint64_t node)
+{
+    uint64_t directory = 0;
+    tree_lock(catalog);
+    struct entry *entry = tree_get(&catalog->tree, node);
+    list_for_each (link, &catalog->jobs) {
+        const struct job *job = container_of(link, struct job, link);
+        struct entry *moving = tree_get(&catalog->tree, job->record.node);
+        if (entry && moving && moving != entry && entry_is_directory(moving) && entry_is_below(entry, moving) &&
+            job->record.state == JOB_RECORD_RUNNING)
+            directory = moving->id;
+    }
+    tree_unlock(catalog);
+    return directory;
+}
+
 uint64_t jobs_overlap(struct catalog *catalog, uint64_t node)
 {
     uint64_t other = 0;

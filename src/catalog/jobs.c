@@ -93,7 +93,7 @@ int jobs_recall(struct catalog *catalog, const struct origin *origin)
 }
 
 /* The one column: the record may be committed at this moment. */
-int jobs_change(struct catalog *catalog, uint64_t id, const char *request)
+int jobs_change(struct catalog *catalog, uint64_t id, const char *request, const struct origin *origin)
 {
     tree_lock(catalog);
     struct job *job = job_of_id(catalog, id);
@@ -102,10 +102,11 @@ int jobs_change(struct catalog *catalog, uint64_t id, const char *request)
     tree_unlock(catalog);
     store_begin(catalog->store, true);
     store_run(catalog->store, STORE_JOB_REQUEST, "is", (int64_t)id, request);
+    record_applied(catalog, origin, 0, 0);
     return store_commit(catalog->store);
 }
 
-int jobs_give_up(struct catalog *catalog, uint64_t id)
+int jobs_give_up(struct catalog *catalog, uint64_t id, const struct origin *origin)
 {
     tree_lock(catalog);
     struct job *job = job_of_id(catalog, id);
@@ -117,7 +118,7 @@ int jobs_give_up(struct catalog *catalog, uint64_t id)
     if (!running)
         return 0;
     record.state = JOB_RECORD_ABANDONED;
-    return jobs_put(catalog, &record, NULL);
+    return jobs_put(catalog, &record, origin);
 }
 
 int jobs_drop(struct catalog *catalog, uint64_t id)
@@ -186,7 +187,7 @@ static int give_name(struct catalog *catalog, const struct job_record *record, s
     return 0;
 }
 
-/* Only after the target's file stands durably under its name (law 16). */
+/* Only after the target's file stands durably under its name (law 16). What was kept is nobody's any more: a person's. */
 static int remove_source(
     struct catalog *catalog, const struct job_record *record, const char *path, struct sentence *why)
 {
@@ -194,14 +195,21 @@ static int remove_source(
     if (!source)
         return refuse(why, -EIO, "%s: datastore %s, the move's source, is away; its old file stays until it is back",
             path, catalog->datastores[record->source]->name);
-    int error = source->ops->remove(source, path, false);
+    const char *kept = record->kept;
+    int error = kept[0] ? place_hide(source, path, kept, true) : source->ops->remove(source, path, false);
     if (error == -ENOENT || error == -ENOTDIR)
         error = 0;
     event("job-source-removed");
     if (!error)
         error = source->ops->sync_directory(source, path);
+    if (!error && kept[0])
+        error = source->ops->sync_directory(source, kept);
     if (error == -ENOENT)
         error = 0;
+    if (error && kept[0])
+        return refuse(why, error,
+            "%s: the old file on datastore %s, the move's source, could not be set aside as %s: %s; nothing is removed",
+            path, source->name, kept, error_text(error));
     if (error)
         return refuse(why, error, "%s: the old file on datastore %s, the move's source, could not be removed: %s", path,
             source->name, error_text(error));
@@ -296,6 +304,16 @@ int jobs_settle(struct catalog *catalog, uint64_t node)
     if (error)
         log_error("%s", why.text);
     return error ? -EIO : 0;
+}
+
+int jobs_settle_forward(struct catalog *catalog, uint64_t node)
+{
+    struct job *job;
+    tree_lock(catalog);
+    job = job_of_node(catalog, node);
+    bool committed = job && job->record.state == JOB_RECORD_COMMITTED;
+    tree_unlock(catalog);
+    return committed ? jobs_settle(catalog, node) : 0;
 }
 
 int jobs_abandon(struct catalog *catalog, const struct job_record *record)

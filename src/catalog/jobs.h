@@ -20,11 +20,12 @@ struct job_record {
     char request[512];          /* the migrate command's text, to start over */
     char partial[PATH_MAX];     /* hidden path on the target, "" before it is made */
     char source_file[PATH_MAX]; /* what is to be removed on the source after the commit */
+    char kept[PATH_MAX];        /* hidden path under which it is kept instead; "": it is not */
 };
 
 /* The last job of a node, for progress after the end. */
 struct job_result {
-    char line[512];
+    char line[1024];
     char error[SENTENCE_MAX];
 };
 
@@ -33,17 +34,18 @@ struct job_result {
 int jobs_put(struct catalog *catalog, struct job_record *record, const struct origin *origin);
 /* Has a worker that died recorded this request's job? 1: yes, 0: no, -errno. */
 int jobs_recall(struct catalog *catalog, const struct origin *origin);
-/* Another text of the request, for a worker that starts the job over. 0 also when the record is gone. */
-int jobs_change(struct catalog *catalog, uint64_t id, const char *request);
+/* Another text of the request, for a worker that starts the job over. 0 also when the record is gone. origin: as jobs_put. */
+int jobs_change(struct catalog *catalog, uint64_t id, const char *request, const struct origin *origin);
 /* The job was told to stop: a RUNNING record becomes ABANDONED, durably, so that no worker starts it over. 0 also when
- * it is gone. */
-int jobs_give_up(struct catalog *catalog, uint64_t id);
+ * it is gone. origin: as jobs_put. */
+int jobs_give_up(struct catalog *catalog, uint64_t id, const struct origin *origin);
 /* The commit: in one durable transaction each record becomes COMMITTED and its node lives on record->target under
  * record->partial; with a family (else NULL), the record of a directory's job, the directory and those below it are at
- * home there too. -ECANCELED: certainly not committed, a disk was unlinked. -EAGAIN: certainly not committed,
+ * home there too. reverse (or NULL): a record that is made with it, its id is written back. -ECANCELED: certainly not committed, a disk was unlinked. -EAGAIN: certainly not committed,
  * attributes that changed could not be copied to the target, or something below the directory is no member. Other
  * -errno: unknown outcome, the caller goes on mirroring and calls again (law 1). Memory is changed by jobs_flip. */
-int jobs_commit(struct catalog *catalog, struct job_record **records, size_t count, struct job_record *family);
+int jobs_commit(struct catalog *catalog, struct job_record **records, size_t count, struct job_record *family,
+    struct job_record *reverse);
 /* In memory, after jobs_commit, for each record and the family's: catalog_file now gives the target. Never blocks. */
 void jobs_flip(struct catalog *catalog, const struct job_record *record);
 /* After the commit: renames the partial to the node's path on the target (making directories), removes the source's
@@ -86,6 +88,12 @@ int jobs_copy_directory(
 int jobs_complete_family(struct catalog *catalog, const struct job_record *family);
 /* A move of the node is on record, not ABANDONED: its record's id; 0: none. */
 uint64_t jobs_moving(struct catalog *catalog, uint64_t node);
+/* Completes the node's COMMITTED move, if there is one. 0 or -EIO: try again later. Blocks. */
+int jobs_settle_forward(struct catalog *catalog, uint64_t node);
+/* Does the record of this id stand for a job that runs, or goes on? */
+bool jobs_running(struct catalog *catalog, uint64_t id);
+/* The directory above the node whose move is on record as RUNNING; 0: none. */
+uint64_t jobs_family_of(struct catalog *catalog, uint64_t node);
 /* A move of the node, of something below it or of a directory above it is on record (not ABANDONED): its node's id;
  * 0: none. */
 uint64_t jobs_overlap(struct catalog *catalog, uint64_t node);

@@ -151,8 +151,8 @@ int jobs_copy_attributes(struct catalog *catalog, const struct job_record *recor
                              catalog->datastores[record->target]->name);
     attributes_free(&attributes);
     tree_lock(catalog);
-    struct job *job = job_of_node(catalog, record->node);
-    if (!error && job && job->record.id == record->id) {
+    struct job *job = job_of_id(catalog, record->id);
+    if (!error && job) {
         job->attributes = changes;
         job->copied = true;
     }

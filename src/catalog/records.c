@@ -174,6 +174,7 @@ static int load_job(void *argument, struct store_row *row)
     strncpy(record->request, store_text(row, 5), sizeof(record->request) - 1);
     strncpy(record->partial, store_text(row, 6), sizeof(record->partial) - 1);
     strncpy(record->source_file, store_text(row, 7), sizeof(record->source_file) - 1);
+    strncpy(record->kept, store_text(row, 8), sizeof(record->kept) - 1);
     list_append(&catalog->jobs, &job->link);
     return 0;
 }
@@ -310,9 +311,9 @@ void record_job(struct catalog *catalog, const struct job_record *record)
 {
     int64_t source = catalog->rows[record->source], target = catalog->rows[record->target];
     if (record->id == 0)
-        store_run(catalog->store, STORE_JOB_ADD, "iiiisss", (int64_t)record->node, source, target,
-            (int64_t)record->state, record->request, record->partial, record->source_file);
+        store_run(catalog->store, STORE_JOB_ADD, "iiiissss", (int64_t)record->node, source, target,
+            (int64_t)record->state, record->request, record->partial, record->source_file, record->kept);
     else
-        store_run(catalog->store, STORE_JOB_UPDATE, "iiiiisss", (int64_t)record->id, (int64_t)record->node, source,
-            target, (int64_t)record->state, record->request, record->partial, record->source_file);
+        store_run(catalog->store, STORE_JOB_UPDATE, "iiiiissss", (int64_t)record->id, (int64_t)record->node, source,
+            target, (int64_t)record->state, record->request, record->partial, record->source_file, record->kept);
 }

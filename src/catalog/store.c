@@ -12,7 +12,7 @@
 
 #include "base/log.h"
 
-#define FORMAT           1
+#define FORMAT           2
 #define CHECKPOINT_PAGES 1000
 #define BUSY_MS          10000
 
@@ -47,9 +47,12 @@ static const char schema[] =
     " replaced_datastores INTEGER NOT NULL, replaced_inode INTEGER NOT NULL, keep INTEGER NOT NULL);"
     "CREATE TABLE jobs(id INTEGER PRIMARY KEY AUTOINCREMENT, node INTEGER NOT NULL, source INTEGER NOT NULL,"
     " target INTEGER NOT NULL, state INTEGER NOT NULL, request TEXT NOT NULL, partial TEXT NOT NULL,"
-    " source_file TEXT NOT NULL);"
+    " source_file TEXT NOT NULL, kept TEXT NOT NULL DEFAULT '');"
     "CREATE TABLE results(node INTEGER PRIMARY KEY, line TEXT NOT NULL, error TEXT NOT NULL);"
-    "PRAGMA user_version=1;";
+    "PRAGMA user_version=2;";
+
+/* From the format before. */
+static const char upgrade[] = "ALTER TABLE jobs ADD COLUMN kept TEXT NOT NULL DEFAULT ''; PRAGMA user_version=2;";
 
 /* clang-format off */
 static const char *const texts[STORE_STATEMENTS] = {
@@ -81,12 +84,13 @@ static const char *const texts[STORE_STATEMENTS] = {
     [STORE_INTENT_DELETE] = "DELETE FROM intents WHERE id=?",
     [STORE_INTENTS] = "SELECT id, kind, committed, slot, uniq, node, parent, name, origin, destination, datastores, replaced,"
         " replaced_datastores, replaced_inode, keep FROM intents ORDER BY id",
-    [STORE_JOB_ADD] = "INSERT INTO jobs(node, source, target, state, request, partial, source_file) VALUES(?,?,?,?,?,?,?)",
-    [STORE_JOB_UPDATE] = "UPDATE jobs SET node=?2, source=?3, target=?4, state=?5, request=?6, partial=?7, source_file=?8"
-        " WHERE id=?1",
+    [STORE_JOB_ADD] = "INSERT INTO jobs(node, source, target, state, request, partial, source_file, kept)"
+        " VALUES(?,?,?,?,?,?,?,?)",
+    [STORE_JOB_UPDATE] = "UPDATE jobs SET node=?2, source=?3, target=?4, state=?5, request=?6, partial=?7, source_file=?8,"
+        " kept=?9 WHERE id=?1",
     [STORE_JOB_REQUEST] = "UPDATE jobs SET request=?2 WHERE id=?1",
     [STORE_JOB_DELETE] = "DELETE FROM jobs WHERE id=?",
-    [STORE_JOBS] = "SELECT id, node, source, target, state, request, partial, source_file FROM jobs ORDER BY id",
+    [STORE_JOBS] = "SELECT id, node, source, target, state, request, partial, source_file, kept FROM jobs ORDER BY id",
     [STORE_RESULT_PUT] = "INSERT INTO results(node, line, error) VALUES(?1, ?2, ?3)"
         " ON CONFLICT(node) DO UPDATE SET line=?2, error=?3",
     [STORE_RESULT] = "SELECT line, error FROM results WHERE node=?",
@@ -160,6 +164,12 @@ static int open_database(struct store *store, struct sentence *why)
     if (version == 0 && execute(store, "BEGIN IMMEDIATE") == 0) {
         if (execute(store, schema) != 0 || execute(store, "COMMIT") != 0)
             return refuse(why, -EIO, "the catalog %s cannot be made: %s", store->path, sqlite3_errmsg(store->database));
+        version = FORMAT;
+    }
+    if (version == 1 && execute(store, "BEGIN IMMEDIATE") == 0) {
+        if (execute(store, upgrade) != 0 || execute(store, "COMMIT") != 0)
+            return refuse(why, -EIO, "the catalog %s cannot be brought up to date: %s", store->path,
+                sqlite3_errmsg(store->database));
         version = FORMAT;
     }
     if (version != FORMAT)

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/list.h"
 #include "base/log.h"
@@ -13,7 +14,7 @@
 struct entry {
     struct list link;
     struct job *job;
-    bool started, ended;
+    bool started, ended, resting;
 };
 
 struct note {
@@ -81,11 +82,28 @@ void board_open(struct board *board)
     pthread_mutex_unlock(&board->mutex);
 }
 
+void board_watch(struct board *board)
+{
+    pthread_mutex_lock(&board->mutex);
+    list_for_each (link, &board->entries) {
+        struct entry *entry = container_of(link, struct entry, link);
+        int error = entry->started ? 0 : job_watch(entry->job);
+        if (error < 0)
+            log_error("nobody looks after the journal of a job that waits: %s", error_text(error));
+    }
+    pthread_mutex_unlock(&board->mutex);
+}
+
 int board_add(struct board *board, struct job *job)
 {
     struct job *old = NULL;
     pthread_mutex_lock(&board->mutex);
-    struct entry *entry = find(board, job_node(job));
+    struct entry *entry;
+    while ((entry = find(board, job_node(job))) && !entry->ended && job_ended(entry->job)) { /* it is about to say so */
+        pthread_mutex_unlock(&board->mutex);
+        usleep(1000);
+        pthread_mutex_lock(&board->mutex);
+    }
     int error = board->closing ? -ESHUTDOWN : entry && !entry->ended ? -EALREADY : 0;
     if (error == 0 && entry) {
         old = entry->job;
@@ -104,16 +122,32 @@ int board_add(struct board *board, struct job *job)
     return error;
 }
 
+void board_resting(void *argument, struct job *job)
+{
+    struct board *board = argument;
+    pthread_mutex_lock(&board->mutex);
+    list_for_each (link, &board->entries) {
+        struct entry *entry = container_of(link, struct entry, link);
+        if (entry->job != job || entry->resting)
+            continue;
+        entry->resting = true;
+        board->running--;
+    }
+    start_some(board);
+    pthread_mutex_unlock(&board->mutex);
+}
+
 void board_ended(void *argument, struct job *job)
 {
     struct board *board = argument;
     pthread_mutex_lock(&board->mutex);
     list_for_each (link, &board->entries) {
         struct entry *entry = container_of(link, struct entry, link);
-        if (entry->job == job)
-            entry->ended = true;
+        if (entry->job != job)
+            continue;
+        board->running -= entry->started && !entry->resting;
+        entry->ended = true;
     }
-    board->running--;
     start_some(board);
     pthread_mutex_unlock(&board->mutex);
 }

@@ -9,12 +9,16 @@ struct board;
 /* No job starts before board_open. */
 int board_new(struct board **out, unsigned limit);
 void board_open(struct board *board);
+/* All that a dead worker left is taken up: their journals are looked after until they start. */
+void board_watch(struct board *board);
 /* Suspends all, waits, frees. */
 void board_free(struct board *board);
 
 /* Takes the job over and starts it now or later. -EALREADY: the disk has one that has not ended (the job stays the
  * caller's). */
 int board_add(struct board *board, struct job *job);
+/* services.resting: the job is not one of those that run any more. */
+void board_resting(void *board, struct job *job);
 /* services.ended of every job; its argument is the board. */
 void board_ended(void *board, struct job *job);
 

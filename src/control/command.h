@@ -9,8 +9,8 @@
 /* A value as it came, made a string: -EINVAL with a sentence when it is empty, too long or no text. */
 int command_text(const char *value, size_t size, char out[COMMAND_MAX + 1], struct sentence *why);
 
-/* TARGET[,format=same|thin|thick][,rate=200M][,switchover=manual][,paused]. -ENODEV: no such datastore; -EINVAL: bad option;
- * -EOPNOTSUPP: an option that is not available yet. */
+/* TARGET[,format=same|thin|thick][,rate=200M][,switchover=manual][,rescue=yes][,verify][,keep=2h][,latency=2ms]
+ * [,deadline=30m][,paused]. -ENODEV: no such datastore; -EINVAL: bad option. */
 int command_parse_migrate(struct catalog *catalog, const char *text, struct job_request *out, struct sentence *why);
 
 /* The text that is parsed to the request again. */
@@ -21,7 +21,10 @@ enum command_verb {
     COMMAND_PAUSE,
     COMMAND_RESUME,
     COMMAND_SWITCHOVER,
+    COMMAND_VERIFY,
+    COMMAND_UNDO,
+    COMMAND_RELEASE,
 };
 
-/* -EINVAL: unknown; -EOPNOTSUPP: not available yet. */
+/* -EINVAL: unknown. */
 int command_parse_control(const char *text, enum command_verb *out, struct sentence *why);

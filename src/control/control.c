@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "control/board.h"
 #include "control/command.h"
+#include "control/control_private.h"
+#include "control/scrubs.h"
 #include "catalog/names.h"
 
 #define PREFIX       "user.svmfs."
@@ -17,19 +19,21 @@
 #define GUEST_WINDOW 2 /* and while the guest is at work */
 #define FAMILY_MAX   1024
 
-struct control {
-    struct catalog *catalog;
-    struct control_disks disks;
-    struct board *board;
-    struct job_services services;
-};
-
-static int take_up_all(struct control *control);
-
 static int open_disk(void *argument, uint64_t node, struct disk **out)
 {
     struct control *control = argument;
     return control->disks.open(control->disks.argument, node, out);
+}
+
+static int open_journals(struct control *control, const struct config *config)
+{
+    char directory[PATH_MAX];
+    struct sentence why = {""};
+    snprintf(directory, sizeof(directory), "%s/jobs", config->state);
+    int error = journal_files_open(&control->journals, directory, config->journal_faults, &why);
+    if (error)
+        log_error("%s", why.text[0] ? why.text : error_text(error));
+    return error;
 }
 
 int control_open(struct control **out, const struct config *config, struct catalog *catalog,
@@ -40,8 +44,11 @@ int control_open(struct control **out, const struct config *config, struct catal
         return -ENOMEM;
     control->catalog = catalog;
     control->disks = *disks;
-    int error = board_new(&control->board, config->jobs);
+    int error = open_journals(control, config);
+    if (error == 0)
+        error = board_new(&control->board, config->jobs);
     if (error < 0) {
+        journal_files_close(control->journals);
         free(control);
         return error;
     }
@@ -51,11 +58,16 @@ int control_open(struct control **out, const struct config *config, struct catal
         .target_timeout_ns = config->target_timeout_ns,
         .window = COPY_WINDOW,
         .guest_window = GUEST_WINDOW,
+        .journals = control->journals,
+        .epoch_ns = config->epoch_ns,
         .open_disk = open_disk,
         .argument = control,
+        .resting = board_resting,
         .ended = board_ended,
         .argument_of_ended = control->board};
-    error = take_up_all(control);
+    error = scrubs_new(&control->scrubs, &control->services, control->board, config->jobs);
+    if (error == 0)
+        error = control_take_up_all(control);
     if (error < 0) {
         control_close(control);
         return error;
@@ -68,7 +80,9 @@ void control_close(struct control *control)
 {
     if (!control)
         return;
+    scrubs_free(control->scrubs);
     board_free(control->board);
+    journal_files_close(control->journals);
     free(control);
 }
 
@@ -93,13 +107,22 @@ static ssize_t give(const char *text, char *out, size_t size)
 
 static int describe(void *argument, struct job *job)
 {
+    if (job_told_by_the_last(job))
+        return -ENOENT;
     job_describe(job, argument);
     return 0;
 }
 
-/* Of the job under way, or of the last one. */
+static int ask_left(void *argument, struct job *job)
+{
+    return job_still_keeps(job, argument) ? 0 : -ENOENT;
+}
+
+/* Of what is under way, a job or a scrub, or of the last one. */
 static int load_result(struct control *control, uint64_t id, struct job_result *out)
 {
+    if (scrubs_describe(control->scrubs, id, out) == 0)
+        return 0;
     if (board_with(control->board, id, describe, out) == 0)
         return 0;
     return jobs_load_result(control->catalog, id, out);
@@ -117,6 +140,7 @@ ssize_t control_get(struct control *control, uint64_t id, const char *xattr, cha
     struct job_result result;
     struct sentence noted;
     char rate[32];
+    uint64_t left;
     struct node node;
     int error = catalog_get(control->catalog, id, &node);
     if (error < 0)
@@ -125,6 +149,9 @@ ssize_t control_get(struct control *control, uint64_t id, const char *xattr, cha
         return give(catalog_datastore(control->catalog, node.datastore)->name, out, size);
     if (strcmp(name, "progress") == 0) {
         error = load_result(control, id, &result);
+        if (error == 0 && board_with(control->board, id, ask_left, &left) == 0)
+            snprintf(result.line + strlen(result.line), sizeof(result.line) - strlen(result.line), " undo=%llu",
+                (unsigned long long)left);
         return error < 0 ? error : give(result.line, out, size);
     }
     if (strcmp(name, "error") == 0) {
@@ -220,24 +247,38 @@ static int check_migrate(
     if (target->away)
         return refuse(why, -ENODEV, "datastore %s is away", target->name);
     if (directory)
-        return check_family(control, node, request, why);
+        return request->keep_ns ? refuse(why, -EOPNOTSUPP, "keep: only a single disk can be kept, not a directory")
+               : request->until ? refuse(why, -EOPNOTSUPP, "deadline: only of a single disk, not of a directory")
+                                : check_family(control, node, request, why);
     if (node->datastore == request->target)
         return refuse(why, -EEXIST, "the disk is on datastore %s already", target->name);
     int error = check_path(control, node->id, target, why);
     return error ? error : check_space(target, &node->st, request, why);
 }
 
-/* Makes the record and the job and hands it to the board. */
-static int add_job(
-    struct control *control, const struct job_request *request, struct job_record *record, const struct origin *origin)
+struct below {
+    struct catalog *catalog;
+    uint64_t node;
+    char path[PATH_MAX];
+};
+
+static bool is_below(void *argument, uint64_t node)
 {
-    struct job *job = NULL;
-    int error = record->id ? 0 : jobs_put(control->catalog, record, origin);
-    if (error == 0)
-        error = job_new(&job, &control->services, request, record);
-    if (error == 0 && (error = board_add(control->board, job)) < 0)
-        job_free(job);
-    return error;
+    struct below *below = argument;
+    char path[PATH_MAX];
+    size_t length = strlen(below->path);
+    if (node == below->node)
+        return true;
+    return catalog_path(below->catalog, node, path) == 0 && strncmp(path, below->path, length) == 0 &&
+           (length == 0 || path[length] == '/');
+}
+
+/* A move begins: the scrub of the disk, and those of the disks below a directory, end. */
+static void forget_scrubs(struct control *control, uint64_t node)
+{
+    struct below below = {.catalog = control->catalog, .node = node};
+    if (catalog_path(control->catalog, node, below.path) == 0)
+        scrubs_forget_if(control->scrubs, is_below, &below);
 }
 
 static int set_migrate(struct control *control, const struct node *node, const char *text, const struct origin *origin,
@@ -254,17 +295,27 @@ static int set_migrate(struct control *control, const struct node *node, const c
     error = names_refresh(control->catalog, node->id, &fresh);
     if (error < 0)
         return refuse(why, error, "the disk's attributes cannot be read: %s", error_text(error));
+    uint64_t left;
+    if (request.undo_until)
+        return refuse(why, -EINVAL, "unknown option \"undo\": say it to user.svmfs.control");
+    if (board_with(control->board, node->id, ask_left, &left) == 0)
+        return refuse(why, -EBUSY, "its old disk is kept: say undo or release to user.svmfs.control first");
+    if (jobs_settle_forward(control->catalog, node->id) < 0)
+        return refuse(why, -EBUSY, "what its last move has left is not tidied up yet: a datastore is away");
     error = check_migrate(control, &fresh, &request, why);
     if (error < 0)
         return error;
     struct job_record record = {.node = node->id, .source = fresh.datastore, .target = request.target};
     strcpy(record.request, request.text);
-    error = add_job(control, &request, &record, origin);
+    error = control_add_job(control, &request, &record, origin);
     if (error == -EALREADY) {
         jobs_abandon(control->catalog, &record);
         return refuse(why, error, "the disk is moving already");
     }
-    return error < 0 ? refuse(why, error, "the job cannot be recorded: %s", error_text(error)) : 0;
+    if (error < 0)
+        return refuse(why, error, "the job cannot be recorded: %s", error_text(error));
+    forget_scrubs(control, node->id);
+    return 0;
 }
 
 struct verb_call {
@@ -287,23 +338,26 @@ static int read_request(void *argument, struct job *job)
 }
 
 /* A pause and a rate hold for the worker that starts the job over, too. */
-static int keep_request(struct control *control, uint64_t node)
+static int keep_request(struct control *control, uint64_t node, const struct origin *origin)
 {
     struct request_call call;
     char text[COMMAND_MAX + 1];
     if (board_with(control->board, node, read_request, &call) < 0)
         return 0;
     command_format(control->catalog, &call.request, text);
-    return jobs_change(control->catalog, call.id, text);
+    return jobs_change(control->catalog, call.id, text, origin);
 }
 
 static int apply_verb(void *argument, struct job *job)
 {
     struct verb_call *call = argument;
+    uint64_t left;
     if (job_is_member(job) && !call->unlinked)
         return job_ended(job) ? -EINVAL : -EXDEV;
     switch (call->verb) {
     case COMMAND_CANCEL:
+        if (!call->unlinked && job_keeps(job, &left))
+            return -EINVAL;
         call->cancelled = job_id(job);
         return job_cancel(job);
     case COMMAND_PAUSE:
@@ -312,19 +366,61 @@ static int apply_verb(void *argument, struct job *job)
         return job_resume(job);
     case COMMAND_SWITCHOVER:
         return job_switchover(job);
+    case COMMAND_UNDO:
+        return job_undo(job);
+    case COMMAND_RELEASE:
+        call->cancelled = job_id(job);
+        return job_release(job);
+    case COMMAND_VERIFY:
+        return -EINVAL; /* no verb of a job */
     }
     abort();
 }
 
-static int set_control(struct control *control, uint64_t id, const char *text, struct sentence *why)
+/* control=verify: a scrub of the disk. A move that begins meanwhile ends it. */
+static int set_verify(struct control *control, uint64_t id, struct sentence *why)
+{
+    struct node node;
+    int error = catalog_get(control->catalog, id, &node);
+    if (error == 0 && !S_ISREG(node.st.st_mode))
+        return refuse(why, -EINVAL, "verify: only a disk can be read; say it to each file");
+    if (error == 0 && node.orphan)
+        return refuse(why, -ENOENT, "verify: the disk has been unlinked");
+    if (error == 0 && (board_busy(control->board, id) || jobs_overlap(control->catalog, id)))
+        return refuse(why, -EALREADY, "verify: the disk is moving; the move's own option is verify");
+    if (error == 0)
+        error = scrubs_add(control->scrubs, id);
+    if (error == -EALREADY)
+        return refuse(why, error, "verify: the disk is being read already");
+    if (error < 0)
+        return refuse(why, error, "verify: it cannot be started: %s", error_text(error));
+    if (board_busy(control->board, id)) { /* a move that was asked for at the same moment */
+        scrubs_forget(control->scrubs, id);
+        return refuse(why, -EALREADY, "verify: the disk is moving");
+    }
+    return 0;
+}
+
+static int set_control(
+    struct control *control, uint64_t id, const char *text, const struct origin *origin, struct sentence *why)
 {
     struct verb_call call = {.cancelled = 0};
-    int error = command_parse_control(text, &call.verb, why);
+    int error = jobs_recall(control->catalog, origin);
+    if (error)
+        return error < 0 ? error : 0;
+    error = command_parse_control(text, &call.verb, why);
     if (error < 0)
         return error;
+    if (call.verb == COMMAND_VERIFY)
+        return set_verify(control, id, why);
+    if (call.verb == COMMAND_CANCEL && scrubs_cancel(control->scrubs, id) == 0)
+        return 0;
     error = board_with(control->board, id, apply_verb, &call);
     if (error == 0)
-        error = call.cancelled ? jobs_give_up(control->catalog, call.cancelled) : keep_request(control, id);
+        error = call.cancelled ? jobs_give_up(control->catalog, call.cancelled, origin)
+                               : keep_request(control, id, origin);
+    if (error == -ENOENT && (call.verb == COMMAND_UNDO || call.verb == COMMAND_RELEASE))
+        return refuse(why, -EINVAL, "%s: no old disk is kept (migrate with keep=TIME keeps it)", text);
     if (error == -ENOENT)
         return refuse(why, -EINVAL, "%s: the disk has no job", text);
     if (error == -EXDEV)
@@ -339,14 +435,18 @@ static int apply_rate(void *argument, struct job *job)
     return job_is_member(job) ? -EXDEV : job_set_rate(job, *(uint64_t *)argument);
 }
 
-static int set_rate(struct control *control, uint64_t id, const char *text, struct sentence *why)
+static int set_rate(
+    struct control *control, uint64_t id, const char *text, const struct origin *origin, struct sentence *why)
 {
     uint64_t rate;
+    int error = jobs_recall(control->catalog, origin);
+    if (error)
+        return error < 0 ? error : 0;
     if (config_parse_size(text, &rate) < 0)
         return refuse(why, -EINVAL, "\"%s\" is no rate, as 200M", text);
-    int error = board_with(control->board, id, apply_rate, &rate);
+    error = board_with(control->board, id, apply_rate, &rate);
     if (error == 0)
-        return keep_request(control, id);
+        return keep_request(control, id, origin);
     if (error == -EXDEV)
         return refuse(why, -EBUSY, "the disk moves with its directory; say the rate to that");
     return error < 0 ? refuse(why, -EINVAL, "the disk has no job under way") : 0;
@@ -366,9 +466,9 @@ static int set_checked(struct control *control, const struct node *node, const c
     if (strcmp(name, "migrate") == 0)
         return set_migrate(control, node, text, origin, why);
     if (strcmp(name, "control") == 0)
-        return set_control(control, node->id, text, why);
+        return set_control(control, node->id, text, origin, why);
     if (strcmp(name, "rate") == 0)
-        return set_rate(control, node->id, text, why);
+        return set_rate(control, node->id, text, origin, why);
     return refuse(why, -EINVAL, "there is no " PREFIX "%.64s", name);
 }
 
@@ -404,66 +504,7 @@ void control_note(struct control *control, uint64_t id, const struct sentence *s
 void control_unlinked(struct control *control, uint64_t id)
 {
     struct verb_call call = {.verb = COMMAND_CANCEL, .unlinked = true};
+    scrubs_forget(control->scrubs, id);
     if (board_with(control->board, id, apply_verb, &call) == 0)
-        jobs_give_up(control->catalog, call.cancelled);
-}
-
-struct found {
-    struct job_record *records;
-    size_t count;
-};
-
-static int collect(void *argument, const struct job_record *record)
-{
-    struct found *found = argument;
-    struct job_record *records = realloc(found->records, (found->count + 1) * sizeof(*records));
-    if (!records)
-        return -ENOMEM;
-    found->records = records;
-    records[found->count++] = *record;
-    return 0;
-}
-
-/* A record is a job again. An abandoned one stays for control_recover: it keeps nobody from moving the disk. */
-static void take_up(struct control *control, struct job_record record)
-{
-    struct job_request request;
-    struct sentence why = {""};
-    if (record.state == JOB_RECORD_ABANDONED)
-        return;
-    if (record.state == JOB_RECORD_MEMBER) { /* its directory's job makes it anew */
-        jobs_give_up(control->catalog, record.id);
-        return;
-    }
-    int error = command_parse_migrate(control->catalog, record.request, &request, &why);
-    if (error == 0)
-        error = add_job(control, &request, &record, NULL);
-    if (error < 0)
-        log_error("job %llu could not be taken up: %s", (unsigned long long)record.id,
-            why.text[0] ? why.text : error_text(error));
-}
-
-static int take_up_all(struct control *control)
-{
-    struct found found = {NULL, 0};
-    int error = jobs_list(control->catalog, collect, &found);
-    for (size_t i = 0; i < found.count && error >= 0; i++)
-        take_up(control, found.records[i]);
-    free(found.records);
-    return error;
-}
-
-int control_recover(struct control *control)
-{
-    struct found found = {NULL, 0};
-    int error = jobs_list(control->catalog, collect, &found);
-    board_open(control->board);
-    for (size_t i = 0; i < found.count && error >= 0; i++)
-        if (found.records[i].state == JOB_RECORD_ABANDONED && jobs_abandon(control->catalog, &found.records[i]) < 0)
-            log_warning("job %llu: its partial on datastore %s could still not be removed",
-                (unsigned long long)found.records[i].id,
-                catalog_datastore(control->catalog, found.records[i].target)->name);
-    free(found.records);
-    int strays = jobs_set_aside_strays(control->catalog);
-    return error < 0 ? error : strays;
+        jobs_give_up(control->catalog, call.cancelled, NULL);
 }

@@ -12,6 +12,7 @@
 
 struct control;
 struct disk;
+struct disk_log;
 
 /* How control reaches the disk of a node: opens it if it is not open. Blocks; called on a job's thread. The caller puts
  * it. */
@@ -23,9 +24,14 @@ struct control_disks {
 int control_open(struct control **out, const struct config *config, struct catalog *catalog,
     const struct control_disks *disks, struct reactor **reactors, unsigned reactor_count);
 
+/* The log that a disk must have before its first request is served, with a reference; NULL: none. Any thread. */
+struct disk_log *control_log(struct control *control, uint64_t node);
+
 /* Lets the jobs run, those that the records know (a dead worker's start over) first, and tidies up what others left.
  * Blocks. */
 int control_recover(struct control *control);
+/* The mount ends: control_recover comes back soon. Any thread. */
+void control_ends(struct control *control);
 
 /* Stops the jobs where they are; records stay. Blocks. Then frees. */
 void control_close(struct control *control);

@@ -93,7 +93,7 @@ struct identity {
 };
 
 /* Words in memory that outlives a worker and not the mount: what a backend must know of the worker before (law 10). */
-#define DATASTORE_NOTES 8
+#define DATASTORE_NOTES 132
 
 struct datastore {
     /* set at creation */
@@ -112,8 +112,10 @@ struct datastore {
     struct pool *pool;
     void *state; /* the backend's */
     /* atomic */
-    _Atomic bool away;     /* open failed and was not done again yet */
-    _Atomic bool stopping; /* the mount ends: what waits in open gives up */
+    _Atomic uint32_t guests; /* ios in flight on its images, but for those that are IO_COPY or IO_OWN */
+    _Atomic uint32_t copies; /* those that are IO_COPY */
+    _Atomic bool away;       /* open failed and was not done again yet */
+    _Atomic bool stopping;   /* the mount ends: what waits in open gives up */
     /* set by who made this datastore for its own raw image: the one that the mount knows; NULL: itself */
     struct datastore *above;
 };
@@ -133,6 +135,17 @@ void datastore_free(struct datastore *datastore);
 static inline const _Atomic bool *datastore_stopping(const struct datastore *datastore)
 {
     return datastore->above ? &datastore->above->stopping : &datastore->stopping;
+}
+
+/* Ios in flight on its images: the guests', and the copiers'. Any thread. */
+static inline unsigned datastore_guests(const struct datastore *datastore)
+{
+    return atomic_load_explicit(&datastore->guests, memory_order_relaxed);
+}
+
+static inline unsigned datastore_copies(const struct datastore *datastore)
+{
+    return atomic_load_explicit(&datastore->copies, memory_order_relaxed);
 }
 
 /* One of the DATASTORE_NOTES words. Any thread. */

@@ -20,28 +20,28 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "io/datastore.h"
+#include "io/disk_private.h"
 #include "io/mirror.h"
 
 #define LOCK_BLOCK 4096 /* no leg has larger blocks: the odd edges of two writes never share one (law 5) */
 
-struct disk {
-    /* set at creation */
-    uint64_t id;
-    struct region_lock lock;
-    /* under mutex */
-    pthread_mutex_t mutex;
-    struct image *truth;
-    struct mirror *mirror;
-    /* atomic */
-    _Atomic uint32_t references;
-    _Atomic uint32_t mirrored; /* requests that hold the mirror and are not judged yet */
-    _Atomic uint32_t in_flight;
-    _Atomic uint32_t ghosts; /* changes that were given up on and hold their lock */
-    _Atomic uint64_t worst;
-};
-
 static void send(struct disk_io *io);
+static void dispatch(struct disk_io *io);
+static void finish(struct disk_io *io);
 static void judge(struct disk_io *io);
+static void conclude(struct disk_io *io, enum verdict verdict);
+
+struct disk_log *disk_log_get(struct disk_log *log)
+{
+    atomic_fetch_add(&log->references, 1);
+    return log;
+}
+
+void disk_log_put(struct disk_log *log)
+{
+    if (log && atomic_fetch_sub(&log->references, 1) == 1)
+        log->release(log);
+}
 
 int disk_new(struct disk **out, uint64_t id, struct image *truth)
 {
@@ -52,6 +52,7 @@ int disk_new(struct disk **out, uint64_t id, struct image *truth)
     disk->truth = truth;
     region_lock_init(&disk->lock, LOCK_BLOCK);
     pthread_mutex_init(&disk->mutex, NULL);
+    list_init(&disk->flushes);
     atomic_init(&disk->references, 1);
     *out = disk;
     return 0;
@@ -69,6 +70,7 @@ void disk_put(struct disk *disk)
         return;
     image_put(disk->truth);
     mirror_put(disk->mirror);
+    disk_log_put(disk->log);
     pthread_mutex_destroy(&disk->mutex);
     pthread_mutex_destroy(&disk->lock.mutex);
     free(disk);
@@ -158,17 +160,20 @@ static void granted(struct lock_request *request)
 void disk_submit(struct disk *disk, struct disk_io *io)
 {
     io->disk = disk_get(disk);
-    atomic_fetch_add_explicit(&disk->in_flight, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&disk->in_flight, !(io->flags & IO_OWN), memory_order_relaxed);
     io->reactor = reactor_current();
     io->started = clock_now();
     io->state = DISK_IO_WAITING;
-    io->is_answered = io->ghost = false;
+    io->is_answered = io->ghost = io->again = false;
     io->mirror = NULL;
     io->truth = NULL;
+    io->log = NULL;
+    io->pending = 0;
     io->legs[0].done = io->legs[1].done = NULL;
     list_append(reactor_pending(io->reactor), &io->link);
     pthread_mutex_lock(&disk->mutex);
     bool mirrored = disk->mirror != NULL;
+    disk->own_flushes += io->flags & IO_OWN ? 1 : 0;
     pthread_mutex_unlock(&disk->mutex);
     io->lock.granted = granted;
     io->locked = needs_lock(io, mirrored, &io->lock);
@@ -206,12 +211,93 @@ static void send_leg(struct disk_io *io, enum leg which, struct image *image)
     image_submit(image, leg);
 }
 
+/* The bytes that the request changes on a disk of this size; false: none. */
+static bool changes_at(struct disk_io *io, uint64_t size, struct extent *out)
+{
+    *out = io->extent;
+    switch (io->verb) {
+    case VERB_READ:
+    case VERB_MAP:
+    case VERB_FLUSH:
+    case VERB_ALLOCATE:
+        return false;
+    case VERB_WRITE:
+    case VERB_ZERO:
+        return true;
+    case VERB_RESIZE:
+        *out = size < io->extent.end ? (struct extent){size, io->extent.end} : (struct extent){io->extent.end, size};
+        return !extent_empty(*out);
+    }
+    abort();
+}
+
+/* Given up on before it was sent, it is over; nothing was changed. */
+static void after_mark(struct task *task)
+{
+    struct disk_io *io = container_of(task, struct disk_io, task);
+    if (io->is_answered)
+        finish(io);
+    else
+        dispatch(io);
+}
+
+static void logged(struct log_request *request)
+{
+    struct disk_io *io = container_of(request, struct disk_io, mark);
+    io->task.run = after_mark;
+    reactor_post(io->reactor, &io->task);
+}
+
+/* Law 2: what changes bytes is marked before it is sent to any leg. */
+static bool marked(struct disk_io *io)
+{
+    struct disk *disk = io->disk;
+    if (!changes_at(io, disk_size(disk), &io->mark.extent))
+        return true;
+    pthread_mutex_lock(&disk->mutex);
+    io->log = disk->log ? disk_log_get(disk->log) : NULL;
+    pthread_mutex_unlock(&disk->mutex);
+    if (!io->log)
+        return true;
+    io->mark.logged = logged;
+    io->mark.touch = io->verb == VERB_RESIZE ? LOG_MARK : LOG_BOTH;
+    io->state = DISK_IO_MARKING;
+    return io->log->mark(io->log, &io->mark);
+}
+
+static void send(struct disk_io *io)
+{
+    if (marked(io))
+        dispatch(io);
+}
+
+/* Between the mark and the legs the disk has turned, or begun to move: its log of now has to know of the change, too. */
+static bool log_is_new(struct disk_io *io)
+{
+    struct extent extent;
+    return io->disk->log && io->disk->log != io->log && changes_at(io, atomic_load(&io->disk->truth->size), &extent);
+}
+
+static void send_again(struct disk_io *io)
+{
+    if (io->log)
+        io->log->settled(io->log, &io->mark);
+    disk_log_put(io->log);
+    io->log = NULL;
+    send(io);
+}
+
 /* The lock is held. RESIZE goes to the truth first and to the target when that went well; the others to both at once.
  */
-static void send(struct disk_io *io)
+static void dispatch(struct disk_io *io)
 {
     struct disk *disk = io->disk;
     pthread_mutex_lock(&disk->mutex);
+    if (log_is_new(io)) {
+        pthread_mutex_unlock(&disk->mutex);
+        send_again(io);
+        return;
+    }
     io->truth = image_get(disk->truth);
     io->mirror = disk->mirror ? mirror_get(disk->mirror) : NULL;
     if (io->mirror)
@@ -258,7 +344,10 @@ static void finish(struct disk_io *io)
     unlock(io);
     list_remove(&io->link);
     io->state = DISK_IO_DONE;
-    atomic_fetch_sub_explicit(&disk->in_flight, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&disk->in_flight, !(io->flags & IO_OWN), memory_order_relaxed);
+    if (io->log)
+        io->log->settled(io->log, &io->mark);
+    disk_log_put(io->log);
     mirror_put(io->mirror);
     image_put(io->truth); /* NULL when it was never sent */
     io->released(io);
@@ -274,6 +363,8 @@ static void answer(struct disk_io *io, int result)
     uint64_t took = clock_now() - io->started;
     if (took > atomic_load_explicit(&io->disk->worst, memory_order_relaxed))
         atomic_store_explicit(&io->disk->worst, took, memory_order_relaxed);
+    if (io->mirror && (io->verb == VERB_READ || io->verb == VERB_WRITE))
+        mirror_served(io->mirror, took);
     io->answered(io);
 }
 
@@ -292,6 +383,80 @@ static void note_difference(struct disk_io *io)
         mirror_set_dirty(io->mirror, io->extent);
 }
 
+static void flush_again(struct task *task)
+{
+    struct disk_io *io = container_of(task, struct disk_io, task);
+    io->state = DISK_IO_SENT;
+    judge(io);
+}
+
+/* A flush of the job's own that fails may have taken the only report of a failed write with it: whatever flush of the
+ * guest ends beside it or next fails, too (law 10). False: it waits for one that is under way. */
+static bool flush_told(struct disk_io *io, int *result)
+{
+    struct disk *disk = io->disk;
+    struct list turn, *link;
+    bool told = true;
+    list_init(&turn);
+    pthread_mutex_lock(&disk->mutex);
+    if (io->flags & IO_OWN) {
+        disk->own_flushes--;
+        if (*result < 0)
+            disk->flush_error = *result;
+        if (disk->own_flushes == 0)
+            list_splice(&turn, &disk->flushes);
+    } else if (disk->own_flushes) {
+        io->state = DISK_IO_FLUSHED;
+        list_append(&disk->flushes, &io->mark.link);
+        told = false;
+    } else if (disk->flush_error) {
+        *result = disk->flush_error;
+        disk->flush_error = 0;
+    }
+    pthread_mutex_unlock(&disk->mutex);
+    while ((link = list_pop(&turn))) {
+        struct disk_io *flush = container_of(link, struct disk_io, mark.link);
+        flush->task.run = flush_again;
+        reactor_post(flush->reactor, &flush->task);
+    }
+    return told;
+}
+
+/* No write is in flight to either leg here, nor will be until the target has answered. */
+static void ask_target(struct disk_io *io)
+{
+    io->state = DISK_IO_SENT;
+    if (!disk_may_ask_again(io)) {
+        conclude(io, VERDICT_SOURCE);
+        return;
+    }
+    io->to = io->pending = LEG_TARGET;
+    io->sent = clock_now();
+    send_leg(io, LEG_TARGET, mirror_target(io->mirror));
+}
+
+static void granted_again(struct lock_request *request)
+{
+    ask_target(container_of(request, struct disk_io, lock));
+}
+
+/* Law 1's only exception. A read keeps no write from coming, so it comes again as the copier would: what one leg has of a
+ * write that the other one may still refuse must not be seen. True: it is on its way. */
+static bool ask_again(struct disk_io *io)
+{
+    if (io->again || io->to != LEG_SOURCE || io->legs[0].result >= 0 || !disk_may_ask_again(io))
+        return false;
+    unlock(io);
+    io->again = io->locked = true;
+    io->state = DISK_IO_WAITING;
+    io->lock.mode = LOCK_MODE_COPY;
+    io->lock.extent = io->extent;
+    io->lock.granted = granted_again;
+    if (region_lock_acquire(&io->disk->lock, &io->lock))
+        ask_target(io);
+    return true;
+}
+
 static void conclude(struct disk_io *io, enum verdict verdict)
 {
     unsigned leg = verdict == VERDICT_TARGET;
@@ -300,8 +465,15 @@ static void conclude(struct disk_io *io, enum verdict verdict)
         judge(io); /* by the phase that holds now */
         return;
     }
+    if (!leg && ask_again(io))
+        return;
+    int result = io->again ? disk_result_again(io) : io->legs[leg].result;
+    if (io->verb == VERB_FLUSH && !flush_told(io, &result))
+        return;
     if (!leg)
         note_difference(io);
+    if (!io->pending)
+        disk_note_both(io);
     take_result(io, leg);
     if (io->to & LEG_TARGET && io->verb == VERB_WRITE && io->legs[1].result == 0)
         mirror_count_written(io->mirror, extent_length(io->extent));
@@ -310,7 +482,7 @@ static void conclude(struct disk_io *io, enum verdict verdict)
     unlock(io);
     if (io->mirror)
         atomic_fetch_sub(&io->disk->mirrored, 1);
-    answer(io, io->legs[leg].result);
+    answer(io, result);
     io->state = DISK_IO_DONE;
     if (!io->pending)
         finish(io);
@@ -323,12 +495,14 @@ static void judge(struct disk_io *io)
             finish(io);
         return;
     }
-    if (resize_target(io))
+    if (io->state == DISK_IO_FLUSHED || resize_target(io))
         return;
     /* A result is looked at only when its leg has ended. */
     int source = io->pending & LEG_SOURCE ? 0 : io->legs[0].result;
     int target = io->pending & LEG_TARGET ? 0 : io->legs[1].result;
     enum mirror_phase phase = io->mirror ? mirror_phase(io->mirror) : MIRROR_NONE;
+    if (phase == MIRROR_FLIPPED && disk_kept_waits(io, source, target))
+        return;
     enum verdict verdict = route_verdict(phase, io->to, io->pending, source, target);
     switch (verdict) {
     case VERDICT_WAIT:
@@ -359,12 +533,20 @@ void disk_unpark(struct reactor *reactor)
 /* The target's time is over: it is dropped, if the phase allows it. */
 static void expire_target(struct disk_io *io, uint64_t now)
 {
-    if (io->state != DISK_IO_SENT || !(io->pending & LEG_TARGET) || !(io->to & LEG_SOURCE) || !io->legs[1].done)
+    if (io->state == DISK_IO_SENT && disk_kept_expires(io, now)) {
+        judge(io);
+        return;
+    }
+    if (io->state != DISK_IO_SENT || !(io->pending & LEG_TARGET) || !(io->to & LEG_SOURCE || io->again) ||
+        !io->legs[1].done)
         return;
     if (now - io->sent > mirror_target_timeout(io->mirror))
         mirror_drop(io->mirror, io->extent, io->verb, -ETIMEDOUT);
-    if (mirror_phase(io->mirror) == MIRROR_DROPPED)
-        judge(io);
+    if (mirror_phase(io->mirror) != MIRROR_DROPPED)
+        return;
+    if (io->again)
+        io->to = LEG_SOURCE;
+    judge(io);
 }
 
 /* A task's turn may grant the lock just now: then the request goes on and is a ghost already. */
@@ -377,6 +559,8 @@ static void expire_request(struct disk_io *io)
         (unsigned long long)io->extent.start, (unsigned long long)((clock_now() - io->started) / NS_PER_MS));
     if (io->state == DISK_IO_WAITING && io->locked && region_lock_cancel(&io->disk->lock, &io->lock)) {
         io->locked = false;
+        if (io->again)
+            atomic_fetch_sub(&io->disk->mirrored, 1);
         answer(io, -EIO);
         finish(io);
         return;
@@ -399,77 +583,4 @@ void disk_expire(struct reactor *reactor)
         else
             expire_target(io, now);
     }
-}
-
-struct ghost {
-    struct lock_request lock;
-    struct disk *disk;
-    struct image *truth;
-};
-
-static void fenced(void *argument)
-{
-    struct ghost *ghost = argument;
-    region_lock_release(&ghost->disk->lock, &ghost->lock);
-    image_put(ghost->truth);
-    disk_put(ghost->disk);
-    free(ghost);
-}
-
-/* Called before the first submit, so that the lock is held at once unless ghosts overlap, in which case any of them
- * will do. */
-static void ghost_granted(struct lock_request *request)
-{
-    struct ghost *ghost = container_of(request, struct ghost, lock);
-    image_fence(ghost->truth, fenced, ghost);
-}
-
-void disk_add_ghost(struct disk *disk, struct extent extent)
-{
-    struct ghost *ghost = calloc(1, sizeof(*ghost));
-    if (!ghost)
-        abort(); /* a lost ghost loses data; the next worker tries again */
-    ghost->disk = disk_get(disk);
-    ghost->truth = disk_truth(disk);
-    ghost->lock.mode = LOCK_MODE_WRITE;
-    ghost->lock.extent = extent;
-    ghost->lock.granted = ghost_granted;
-    if (region_lock_acquire(&disk->lock, &ghost->lock))
-        ghost_granted(&ghost->lock);
-}
-
-int disk_attach(struct disk *disk, struct mirror *mirror)
-{
-    pthread_mutex_lock(&disk->mutex);
-    int error = disk->mirror ? -EBUSY : 0;
-    if (!error)
-        disk->mirror = mirror_get(mirror);
-    pthread_mutex_unlock(&disk->mutex);
-    return error;
-}
-
-void disk_flip(struct disk *disk, struct mirror *mirror)
-{
-    pthread_mutex_lock(&disk->mutex);
-    struct image *source = disk->truth;
-    mirror_flip(mirror);
-    disk->truth = image_get(mirror_target(mirror));
-    pthread_mutex_unlock(&disk->mutex);
-    image_put(source);
-}
-
-void disk_detach(struct disk *disk, struct mirror *mirror)
-{
-    pthread_mutex_lock(&disk->mutex);
-    bool ours = disk->mirror == mirror;
-    if (ours)
-        disk->mirror = NULL;
-    pthread_mutex_unlock(&disk->mutex);
-    if (ours)
-        mirror_put(mirror);
-}
-
-bool disk_mirror_idle(struct disk *disk, struct mirror *mirror)
-{
-    return atomic_load(&disk->mirrored) == 0;
 }

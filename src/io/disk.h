@@ -12,6 +12,30 @@ struct disk;
 struct disk_io;
 struct mirror;
 
+/* What a change of bytes asks of the log of its disk. Embedded in its owner. */
+struct log_request {
+    struct extent extent;
+    enum { LOG_BOTH, LOG_MARK, LOG_TOUCH } touch; /* a resize writes nothing: LOG_MARK; LOG_TOUCH: the target alone */
+    void (*logged)(struct log_request *request);
+    /* the log's */
+    struct list link;
+    unsigned epoch;
+};
+
+/* The log of a disk that moves (law 2). Embedded in its owner, and shared: get and put count. */
+struct disk_log {
+    /* The bytes of extent are about to be changed, their region lock is held. True: go on. False: logged is called later,
+     * once, from any thread. From a reactor's thread, never blocks. */
+    bool (*mark)(struct disk_log *log, struct log_request *request);
+    /* No leg will change bytes for it any more. Once for each mark that let it go on. Any thread. */
+    void (*settled)(struct disk_log *log, struct log_request *request);
+    void (*release)(struct disk_log *log); /* by the last put */
+    _Atomic uint32_t references;
+};
+
+struct disk_log *disk_log_get(struct disk_log *log);
+void disk_log_put(struct disk_log *log);
+
 /* One request on a disk. Embedded in its owner; zero-fill, set the first part, submit. */
 struct disk_io {
     enum verb verb;
@@ -33,14 +57,17 @@ struct disk_io {
     struct reactor *reactor;
     struct list link; /* in reactor_pending */
     struct lock_request lock;
+    struct log_request mark;
+    struct disk_log *log;  /* reference held, or NULL */
     struct io legs[2];     /* source (or the one image), target */
     struct image *truth;   /* reference held */
     struct mirror *mirror; /* reference held, or NULL */
     uint64_t started, sent;
     struct task task;
     unsigned pending, to; /* enum leg */
-    enum { DISK_IO_WAITING, DISK_IO_SENT, DISK_IO_PARKED, DISK_IO_DONE } state;
+    enum { DISK_IO_WAITING, DISK_IO_MARKING, DISK_IO_SENT, DISK_IO_FLUSHED, DISK_IO_PARKED, DISK_IO_DONE } state;
     bool locked, is_answered, ghost;
+    bool again; /* READ: the source failed; the target is asked */
 };
 
 /* A disk on an open image; takes the caller's reference of it. id: the node's, for sentences and the log. timeout: the
@@ -68,6 +95,10 @@ void disk_add_ghost(struct disk *disk, struct extent extent);
  * own. */
 void disk_expire(struct reactor *reactor);
 
+/* From now on changes are marked in the log before they are sent; NULL: no more. Takes a reference of its own. Those that
+ * were sent before are not known to it. Any thread. */
+void disk_set_log(struct disk *disk, struct disk_log *log);
+
 /* For migrations. Reactor's thread only, except disk_truth.
  *
  * disk_attach: from now on requests are routed by the mirror; takes a reference. The caller holds the region lock
@@ -77,6 +108,9 @@ void disk_expire(struct reactor *reactor);
  * both. */
 int disk_attach(struct disk *disk, struct mirror *mirror);
 void disk_flip(struct disk *disk, struct mirror *mirror);
+/* As disk_flip, and from now on reverse, whose target is the source, is attached and log is its log (or NULL). mirror was
+ * told by mirror_set_reverse. */
+void disk_turn(struct disk *disk, struct mirror *mirror, struct mirror *reverse, struct disk_log *log);
 void disk_detach(struct disk *disk, struct mirror *mirror);
 bool disk_mirror_idle(struct disk *disk, struct mirror *mirror);
 
@@ -89,7 +123,7 @@ struct image *disk_truth(struct disk *disk);
 struct region_lock *disk_lock(struct disk *disk);
 struct datastore *disk_datastore(struct disk *disk);
 
-/* Requests that were submitted and are not answered and done with. Any thread. */
+/* Requests that were submitted and are not answered and done with; a job's own (IO_OWN) do not count. Any thread. */
 unsigned disk_in_flight(struct disk *disk);
 
 /* The longest time from submit to answer since the last call with reset, ns. */

@@ -120,7 +120,7 @@ static void emulate(struct image *image, struct io *io)
     emulation->outer = io;
     emulation->rest = extent_intersect(io->extent, (struct extent){0, atomic_load(&image->size)});
     emulation->inner = (struct io){.verb = VERB_WRITE,
-        .flags = io->flags & IO_DIRECT,
+        .flags = io->flags & (IO_DIRECT | IO_COPY),
         .iov = &emulation->iov,
         .iov_count = 1,
         .done = emulation_done};
@@ -146,6 +146,19 @@ static bool must_emulate(const struct image_limits *limits, struct io *io)
     abort();
 }
 
+/* What a volume sends to the image below it was counted above. */
+static void count(const struct image *image, const struct io *io, int change)
+{
+    if (image->datastore->above)
+        return;
+    if (io->flags & IO_COPY) {
+        atomic_fetch_add_explicit(&image->datastore->copies, (uint32_t)change, memory_order_relaxed);
+    } else if (!(io->flags & IO_OWN)) {
+        atomic_fetch_add_explicit(&image->datastore->guests, (uint32_t)change, memory_order_relaxed);
+        reactor_guest(io->reactor, change);
+    }
+}
+
 static void finished(struct task *task)
 {
     struct io *io = container_of(task, struct io, task);
@@ -159,8 +172,13 @@ static void finished(struct task *task)
             ;
     }
     io->image = NULL;
+    count(image, io, -1);
     atomic_fetch_sub(&image->in_flight, 1);
+    struct behalf before = behalf_set(io->behalf);
+    struct reactor *reactor = io->reactor;
     io->done(io);
+    behalf_set(before);
+    reactor_sent(reactor, -1); /* after what it has led to */
 }
 
 void image_submit(struct image *image, struct io *io)
@@ -169,8 +187,11 @@ void image_submit(struct image *image, struct io *io)
     io->image = image;
     io->reactor = reactor_current();
     io->task.run = finished;
+    io->behalf = behalf_now;
     io->result = 0;
     atomic_fetch_add(&image->in_flight, 1);
+    count(image, io, 1);
+    reactor_sent(io->reactor, 1);
     if (must_emulate(&image->limits, io)) {
         emulate(image, io);
     } else if (io->verb == VERB_MAP && !image->limits.can_map) {

@@ -28,6 +28,8 @@ enum io_flags {
     IO_DIRECT = 1 << 0,    /* bypass the page cache where the extent and the memory allow it */
     IO_MAY_UNMAP = 1 << 1, /* ZERO may punch a hole */
     IO_DATA_ONLY = 1 << 2, /* FLUSH: fdatasync will do */
+    IO_COPY = 1 << 4,      /* a copier's: no request of a guest may wait while it is sent */
+    IO_OWN = 1 << 3,       /* FLUSH: not the guest's: if it fails, the disk's next FLUSH by the guest fails with it */
 };
 
 struct io {
@@ -47,6 +49,7 @@ struct io {
     struct list link;
     struct task task;
     struct work work;
+    struct behalf behalf;
     uint64_t scratch[12];
 };
 

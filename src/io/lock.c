@@ -31,13 +31,16 @@ void region_lock_init(struct region_lock *lock, uint64_t block)
 static void grant(struct task *task)
 {
     struct lock_request *request = container_of(task, struct lock_request, task);
+    struct behalf before = behalf_set(request->behalf);
     request->granted(request);
+    behalf_set(before);
 }
 
 bool region_lock_acquire(struct region_lock *lock, struct lock_request *request)
 {
     request->reactor = reactor_current();
     request->task.run = grant;
+    request->behalf = behalf_now;
     request->blockers = 0;
     pthread_mutex_lock(&lock->mutex);
     request->extent = extent_round_out(request->extent, lock->block);

@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+#include "base/behalf.h"
 #include "io/extent.h"
 #include "io/reactor.h"
 
@@ -32,6 +33,7 @@ struct lock_request {
     struct list link;
     struct reactor *reactor;
     struct task task;
+    struct behalf behalf;
     unsigned blockers;
 };
 

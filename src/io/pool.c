@@ -29,7 +29,9 @@ static void *pool_thread(void *argument)
             pool->queued--;
             pthread_mutex_unlock(&pool->mutex);
             struct work *work = container_of(link, struct work, link);
+            behalf_set(work->behalf);
             work->run(work);
+            behalf_set((struct behalf){NULL, 0});
             pthread_mutex_lock(&pool->mutex);
         } else if (pool->closing) {
             break;
@@ -94,6 +96,7 @@ void pool_close(struct pool *pool)
 
 void pool_run(struct pool *pool, struct work *work)
 {
+    work->behalf = behalf_now;
     pthread_mutex_lock(&pool->mutex);
     list_append(&pool->queue, &work->link);
     pool->queued++;

@@ -2,6 +2,7 @@
  * whose datastore hangs fills up alone; its queue is bounded by the requests in flight. */
 #pragma once
 
+#include "base/behalf.h"
 #include "base/list.h"
 
 struct pool;
@@ -10,6 +11,7 @@ struct pool;
 struct work {
     struct list link;
     void (*run)(struct work *work);
+    struct behalf behalf; /* the pool's */
 };
 
 /* threads are started when needed, at most that many. 0 or -errno. */

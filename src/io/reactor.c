@@ -1,6 +1,12 @@
 /* A turn of the loop: tasks, batch hooks, sleep in epoll, sources, timers. A task or a hook that queues further tasks
  * keeps the loop from sleeping. Posting from the reactor's own thread costs no system call; from another thread one
- * eventfd write, and only when the reactor sleeps. */
+ * eventfd write, and only when the reactor sleeps.
+ *
+ * An eager reactor asks epoll for a moment before it sleeps in it. Falling asleep and being woken costs more than a
+ * request's own work where an idle processor is slow to wake (a virtual machine's above all), and each request waits
+ * for it twice. It asks only where the last wait of the same kind (with requests in flight, or without) was that short,
+ * so that neither an idle mount nor a slow disk is polled for; and when it finds that it was preempted meanwhile, that
+ * is when somebody else wants the processor, it leaves it alone for a time, and for twice as long when that happens again soon. */
 #include "io/reactor.h"
 
 #include <errno.h>
@@ -17,6 +23,11 @@
 #include "base/log.h"
 
 #define EVENTS_PER_TURN 64
+#define EAGER_NS        (100 * NS_PER_US)
+#define PREEMPTED_NS    (50 * NS_PER_US) /* asking takes less than one */
+#define PATIENT_MIN_NS  (20 * NS_PER_MS)
+#define PATIENT_MAX_NS  NS_PER_S
+#define RARELY          10
 
 struct reactor {
     /* set at creation */
@@ -28,10 +39,15 @@ struct reactor {
     struct list posted;
     bool stop;
     /* atomic */
-    atomic_bool asleep;
+    atomic_bool asleep, mail; /* mail: posted is not empty */
+    atomic_uint in_flight;    /* changed by the own thread only */
     /* own thread only */
     struct list tasks, hooks, timers, pending, endings;
     struct source waker;
+    unsigned guests;
+    bool eager;
+    bool short_wait[2];               /* the last one: with nothing in flight, with something */
+    uint64_t patient_until, patience; /* it was preempted */
 };
 
 static __thread struct reactor *current;
@@ -51,6 +67,27 @@ struct list *reactor_pending(struct reactor *reactor)
     return &reactor->pending;
 }
 
+void reactor_sent(struct reactor *reactor, int count)
+{
+    unsigned before = atomic_load_explicit(&reactor->in_flight, memory_order_relaxed);
+    atomic_store_explicit(&reactor->in_flight, before + (unsigned)count, memory_order_release);
+}
+
+unsigned reactor_in_flight(const struct reactor *reactor)
+{
+    return atomic_load_explicit(&reactor->in_flight, memory_order_acquire);
+}
+
+void reactor_guest(struct reactor *reactor, int count)
+{
+    reactor->guests += (unsigned)count;
+}
+
+unsigned reactor_guests(const struct reactor *reactor)
+{
+    return reactor->guests;
+}
+
 void reactor_post(struct reactor *reactor, struct task *task)
 {
     if (reactor == current) {
@@ -59,6 +96,7 @@ void reactor_post(struct reactor *reactor, struct task *task)
     }
     pthread_mutex_lock(&reactor->mutex);
     list_append(&reactor->posted, &task->link);
+    atomic_store(&reactor->mail, true);
     pthread_mutex_unlock(&reactor->mutex);
     if (atomic_exchange(&reactor->asleep, false))
         eventfd_write(reactor->wake, 1);
@@ -75,6 +113,7 @@ static bool take_posted(struct reactor *reactor)
 {
     pthread_mutex_lock(&reactor->mutex);
     list_splice(&reactor->tasks, &reactor->posted);
+    atomic_store(&reactor->mail, false);
     bool go_on = !reactor->stop || !list_empty(&reactor->tasks);
     pthread_mutex_unlock(&reactor->mutex);
     return go_on;
@@ -116,19 +155,64 @@ static int sleep_ms(struct reactor *reactor)
     return due <= now ? 0 : (int)((due - now + NS_PER_MS - 1) / NS_PER_MS);
 }
 
+static int sleep_in_epoll(struct reactor *reactor, struct epoll_event *events, int timeout)
+{
+    atomic_store(&reactor->asleep, true);
+    pthread_mutex_lock(&reactor->mutex);
+    if (!list_empty(&reactor->posted) || reactor->stop)
+        timeout = 0;
+    pthread_mutex_unlock(&reactor->mutex);
+    int count = epoll_wait(reactor->epoll, events, EVENTS_PER_TURN, timeout);
+    atomic_store(&reactor->asleep, false);
+    return count;
+}
+
+/* Events, or 0 with *posted set when another thread has posted something, or 0. */
+static int ask_epoll(struct reactor *reactor, struct epoll_event *events, uint64_t begun, bool *posted)
+{
+    uint64_t now = begun, before;
+    if (begun < reactor->patient_until)
+        return 0;
+    do {
+        int count = epoll_wait(reactor->epoll, events, EVENTS_PER_TURN, 0);
+        *posted = atomic_load_explicit(&reactor->mail, memory_order_relaxed);
+        if (count != 0 || *posted)
+            return count;
+        before = now;
+        now = clock_now();
+    } while (now < begun + EAGER_NS && now - before <= PREEMPTED_NS);
+    if (now - before > PREEMPTED_NS) {
+        bool rare = begun - reactor->patient_until > RARELY * reactor->patience;
+        reactor->patience = rare ? PATIENT_MIN_NS : 2 * reactor->patience;
+        if (reactor->patience > PATIENT_MAX_NS)
+            reactor->patience = PATIENT_MAX_NS;
+        reactor->patient_until = now + reactor->patience;
+    }
+    return 0;
+}
+
+static int wait_eagerly(struct reactor *reactor, struct epoll_event *events, int timeout)
+{
+    uint64_t begun = clock_now();
+    bool *short_wait = &reactor->short_wait[!list_empty(&reactor->pending)], posted = false;
+    int count = *short_wait ? ask_epoll(reactor, events, begun, &posted) : 0;
+    if (count == 0 && !posted) {
+        count = sleep_in_epoll(reactor, events, timeout);
+        *short_wait = clock_now() - begun < EAGER_NS;
+    }
+    return count;
+}
+
 static void turn(struct reactor *reactor)
 {
     struct epoll_event events[EVENTS_PER_TURN];
-    int timeout = sleep_ms(reactor);
-    if (timeout != 0) {
-        atomic_store(&reactor->asleep, true);
-        pthread_mutex_lock(&reactor->mutex);
-        if (!list_empty(&reactor->posted) || reactor->stop)
-            timeout = 0;
-        pthread_mutex_unlock(&reactor->mutex);
-    }
-    int count = epoll_wait(reactor->epoll, events, EVENTS_PER_TURN, timeout);
-    atomic_store(&reactor->asleep, false);
+    int timeout = sleep_ms(reactor), count;
+    if (timeout == 0)
+        count = epoll_wait(reactor->epoll, events, EVENTS_PER_TURN, 0);
+    else if (reactor->eager)
+        count = wait_eagerly(reactor, events, timeout);
+    else
+        count = sleep_in_epoll(reactor, events, timeout);
     for (int i = 0; i < count; i++) {
         struct source *source = events[i].data.ptr;
         /* A source may have been removed by one before it in this batch. */
@@ -175,6 +259,7 @@ int reactor_start(struct reactor **out, unsigned index)
     if (!reactor)
         return -ENOMEM;
     reactor->index = index;
+    reactor->patience = PATIENT_MIN_NS;
     pthread_mutex_init(&reactor->mutex, NULL);
     list_init(&reactor->posted);
     list_init(&reactor->tasks);
@@ -269,6 +354,11 @@ void reactor_hook(struct reactor *reactor, struct batch_hook *hook)
 void reactor_unhook(struct batch_hook *hook)
 {
     list_remove(&hook->link);
+}
+
+void reactor_set_eager(struct reactor *reactor)
+{
+    reactor->eager = true;
 }
 
 void timer_set(struct reactor *reactor, struct timer *timer, uint64_t delay_ns)

@@ -58,6 +58,14 @@ unsigned reactor_index(const struct reactor *reactor);
 /* A list for the owner of this reactor's requests in flight (io/disk.c). Own thread only. */
 struct list *reactor_pending(struct reactor *reactor);
 
+/* How many requests to images were sent from this reactor and are not done. sent: that many more; own thread only. */
+unsigned reactor_in_flight(const struct reactor *reactor);
+void reactor_sent(struct reactor *reactor, int count);
+
+/* Those of them that a guest waits for. Own thread only. */
+unsigned reactor_guests(const struct reactor *reactor);
+void reactor_guest(struct reactor *reactor, int count);
+
 /* Queues a task; the reactor wakes. Any thread, never blocks. */
 void reactor_post(struct reactor *reactor, struct task *task);
 
@@ -74,6 +82,10 @@ void reactor_remove(struct reactor *reactor, struct source *source);
 
 void reactor_hook(struct reactor *reactor, struct batch_hook *hook);
 void reactor_unhook(struct batch_hook *hook);
+
+/* From now on it polls for a moment before it sleeps. For a reactor that alone brings its sources' work along: what
+ * another reactor is woken for as well, it would be woken for each time. Own thread only. */
+void reactor_set_eager(struct reactor *reactor);
 
 /* (Re)arms the timer to fire once, delay_ns from now. Own thread only. Zero-filled timers are fine. */
 void timer_set(struct reactor *reactor, struct timer *timer, uint64_t delay_ns);

@@ -1,5 +1,6 @@
 #include "io/router.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 static unsigned both_if(bool condition)
@@ -23,6 +24,29 @@ unsigned route(enum verb verb, enum mirror_phase phase, bool routed)
     case VERB_FLUSH:
     case VERB_RESIZE:
         return both_if(mirrored);
+    }
+    abort();
+}
+
+/* Is it the request that is at fault? Then another leg would say the same. */
+static bool is_refused(int error)
+{
+    return error == -EINVAL || error == -EFAULT || error == -EOPNOTSUPP || error == -ECANCELED;
+}
+
+bool route_again(enum mirror_phase phase, enum verb verb, unsigned to, int source_result, bool holds)
+{
+    if (verb != VERB_READ || to != LEG_SOURCE || source_result >= 0 || is_refused(source_result))
+        return false;
+    switch (phase) {
+    case MIRROR_NONE:
+    case MIRROR_DROPPED:
+        return false;
+    case MIRROR_ATTACHED:
+    case MIRROR_COMMITTING:
+        return holds;
+    case MIRROR_FLIPPED: /* it was sent before: the target is the truth by now */
+        return true;
     }
     abort();
 }

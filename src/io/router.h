@@ -27,6 +27,10 @@ enum verdict {
     VERDICT_PARK,   /* the legs disagree while the commit is unknown: wait for its outcome */
 };
 
+/* A READ of the truth has failed by source_result: may the other leg be asked for it, under the region lock (law 1's only
+ * exception)? holds: the target has these bytes: all their regions are routed, and nothing of them was given up as lost. */
+bool route_again(enum mirror_phase phase, enum verb verb, unsigned to, int source_result, bool holds);
+
 /* What becomes of a request that was sent to `to`, of which `pending` have not answered, with the results of those that
  * have. */
 enum verdict route_verdict(

@@ -17,6 +17,7 @@ struct wait {
     struct task task;
     struct image *image;
     struct io io;
+    struct disk_io flush;
     struct disk *disk;
     struct mirror *mirror;
     struct lock_request tail;
@@ -95,6 +96,57 @@ int await_io(struct reactor *reactor, struct image *image, enum verb verb, struc
     wait->image = image_get(image);
     wait->io = (struct io){.verb = verb, .extent = extent, .done = io_ended};
     wait->task.run = io_start;
+    reactor_post(reactor, &wait->task);
+    return wait_for(wait, timeout_ns);
+}
+
+/* On any thread of the backend. */
+static void fenced(void *argument)
+{
+    wait_end(argument, 0);
+}
+
+static void fence_start(struct task *task)
+{
+    struct wait *wait = container_of(task, struct wait, task);
+    image_fence(wait->image, fenced, wait);
+}
+
+int await_fence(struct reactor *reactor, struct image *image, uint64_t timeout_ns)
+{
+    struct wait *wait = wait_new(reactor);
+    if (!wait)
+        return -ENOMEM;
+    wait->image = image_get(image);
+    wait->task.run = fence_start;
+    reactor_post(reactor, &wait->task);
+    return wait_for(wait, timeout_ns);
+}
+
+static void flush_answered(struct disk_io *io)
+{
+}
+
+static void flush_released(struct disk_io *io)
+{
+    wait_end(container_of(io, struct wait, flush), io->result);
+}
+
+static void flush_start(struct task *task)
+{
+    struct wait *wait = container_of(task, struct wait, task);
+    disk_submit(wait->disk, &wait->flush);
+}
+
+int await_flush(struct reactor *reactor, struct disk *disk, uint64_t timeout_ns)
+{
+    struct wait *wait = wait_new(reactor);
+    if (!wait)
+        return -ENOMEM;
+    wait->disk = disk_get(disk);
+    wait->flush = (struct disk_io){
+        .verb = VERB_FLUSH, .flags = IO_OWN, .answered = flush_answered, .released = flush_released};
+    wait->task.run = flush_start;
     reactor_post(reactor, &wait->task);
     return wait_for(wait, timeout_ns);
 }

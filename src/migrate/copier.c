@@ -12,288 +12,31 @@
  * ends.
  *
  * Failure modes: a source that cannot be read is asked again a few times, then page by page to name the offset, then
- * the job is told. A target that fails or hangs is dropped, which the job hears through the mirror. Stop lets go of all
+ * the job is told. With rescue the region is put aside instead, and when all others are routed it is read page by page:
+ * what then cannot be read is zeroes on the target and noted as lost (mirror_set_lost). A source of which nothing can be
+ * read any more is no disk with bad pages: before a page is given up, one that could be read is asked for again, and if
+ * that fails, too, the job is told that the source is gone. Outages are never taken for bad pages. A target that fails or hangs is dropped, which the job hears through the mirror. Stop lets go of all
  * locks at once: a write still in flight can only reach an image that nobody will use. */
-#include "migrate/copier.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "io/datastore.h"
-#include "migrate/throttle.h"
-#include "migrate/zeroes.h"
+#include "migrate/copier_inside.h"
 
-#define PAGE         ZEROES_PAGE
-#define READ_TRIES   3
-#define RETRY_DELAY  (200 * NS_PER_MS)
-#define WATCH_PERIOD (100 * NS_PER_MS)
-
-enum unit_state { UNIT_FREE, UNIT_LOCKING, UNIT_MAPPING, UNIT_READING, UNIT_RETRYING, UNIT_WRITING };
-
-struct unit {
-    struct copier *copier;
-    enum unit_state state;
-    bool locked;
-    struct extent extent;
-    bool hole; /* the scout believes so */
-    struct lock_request lock;
-    uint64_t position; /* bytes of the buffer that are dealt with */
-    uint64_t since;    /* when its io was sent */
-    unsigned tries;
-    bool narrow; /* looking for the offset of a bad page */
-    struct io io;
-    struct iovec iov;
-    uint8_t *buffer;
-    struct timer timer;
-};
-
-struct run {
-    struct extent extent;
-    bool data;
-};
-
-struct copier {
-    struct copier_options options;
-    struct image *source;
-    unsigned busy, references; /* reactor's thread; references: the job's, one a busy unit, the scout, the finisher */
-    bool paused, stopped, finished, scouting, finishing, tail_locked;
-    uint64_t cursor;         /* region */
-    struct run known, ahead; /* the run that units are made of, and the one after it */
-    struct throttle throttle;
-    struct timer retry, watch;
-    struct io scout, resize;
-    struct lock_request tail;
-    uint64_t resize_since;
-    _Atomic uint64_t rate, copied, skipped;
-    struct unit units[];
-};
-
-static void fill(struct copier *copier);
-static void unit_next(struct unit *unit);
-
-static void copier_release(struct copier *copier)
+void copier_release(struct copier *copier)
 {
     if (--copier->references)
         return;
     for (unsigned i = 0; i < copier->options.window; i++)
         free(copier->units[i].buffer);
+    bits_free(&copier->aside);
+    free(copier->probe);
     image_put(copier->source);
     mirror_put(copier->options.mirror);
     disk_put(copier->options.disk);
     free(copier);
-}
-
-static void unit_unlock(struct unit *unit)
-{
-    if (unit->locked)
-        region_lock_release(disk_lock(unit->copier->options.disk), &unit->lock);
-    unit->locked = false;
-}
-
-static void unit_end(struct unit *unit)
-{
-    struct copier *copier = unit->copier;
-    unit_unlock(unit);
-    unit->state = UNIT_FREE;
-    copier->busy--;
-    if (!copier->stopped)
-        fill(copier);
-    copier_release(copier);
-}
-
-static void unit_routed(struct unit *unit)
-{
-    if (!unit->copier->stopped)
-        mirror_set_routed(unit->copier->options.mirror, unit->extent);
-    unit_end(unit);
-}
-
-static void unit_io_done(struct io *io)
-{
-    unit_next(container_of(io, struct unit, io));
-}
-
-static void unit_send(
-    struct unit *unit, enum unit_state state, struct image *image, enum verb verb, struct extent extent)
-{
-    unit->state = state;
-    unit->since = clock_now();
-    unit->iov = (struct iovec){unit->buffer + (extent.start - unit->extent.start), extent_length(extent)};
-    unit->io = (struct io){.verb = verb, .flags = IO_DIRECT | IO_MAY_UNMAP, .extent = extent, .done = unit_io_done};
-    if (verb == VERB_READ || verb == VERB_WRITE) {
-        unit->io.iov = &unit->iov;
-        unit->io.iov_count = 1;
-    }
-    image_submit(image, &unit->io);
-}
-
-static void unit_read(struct unit *unit)
-{
-    struct extent extent = unit->extent;
-    if (unit->narrow) {
-        extent.start += unit->position;
-        extent.end = extent.start + PAGE < extent.end ? extent.start + PAGE : extent.end;
-    }
-    unit_send(unit, UNIT_READING, unit->copier->source, VERB_READ, extent);
-}
-
-static void unit_retry(struct timer *timer)
-{
-    struct unit *unit = container_of(timer, struct unit, timer);
-    if (unit->copier->stopped)
-        unit_end(unit);
-    else
-        unit_read(unit);
-}
-
-static void unit_read_failed(struct unit *unit)
-{
-    struct copier *copier = unit->copier;
-    if (unit->narrow) {
-        uint64_t offset = unit->io.extent.start;
-        int error = unit->io.result;
-        copier->paused = true;
-        copier->options.failed(copier->options.job, offset, error);
-        unit_end(unit);
-    } else if (++unit->tries < READ_TRIES) {
-        unit->state = UNIT_RETRYING;
-        timer_set(copier->options.reactor, &unit->timer, RETRY_DELAY);
-    } else {
-        unit->narrow = true;
-        unit->position = 0;
-        unit_read(unit);
-    }
-}
-
-static void unit_write(struct unit *unit)
-{
-    struct copier *copier = unit->copier;
-    struct mirror *mirror = copier->options.mirror;
-    uint64_t length = extent_length(unit->extent);
-    while (unit->position < length) {
-        bool zero = false;
-        uint64_t end = zeroes_run(unit->buffer, unit->position, length, &zero);
-        struct extent extent = {unit->extent.start + unit->position, unit->extent.start + end};
-        uint64_t bytes = end - unit->position;
-        unit->position = end;
-        atomic_fetch_add(zero ? &copier->skipped : &copier->copied, bytes);
-        if (!zero) {
-            bool allocate = copier->options.allocate && !mirror_touched(mirror, extent);
-            mirror_touch(mirror, extent);
-            unit_send(unit, UNIT_WRITING, mirror_target(mirror), allocate ? VERB_ALLOCATE : VERB_WRITE, extent);
-            return;
-        }
-        if (mirror_touched(mirror, extent)) {
-            unit_send(unit, UNIT_WRITING, mirror_target(mirror), VERB_ZERO, extent);
-            return;
-        }
-    }
-    unit_routed(unit);
-}
-
-static void unit_was_read(struct unit *unit)
-{
-    if (unit->io.result < 0) {
-        unit_read_failed(unit);
-        return;
-    }
-    if (unit->narrow) {
-        unit->position += extent_length(unit->io.extent);
-        if (unit->position < extent_length(unit->extent)) {
-            unit_read(unit);
-            return;
-        }
-    }
-    unit->position = 0;
-    unit_write(unit);
-}
-
-/* Under the lock: the run of hole as it is now, cut to whole regions. What is left is found by the next pass. */
-static void unit_was_mapped(struct unit *unit)
-{
-    struct copier *copier = unit->copier;
-    struct extent hole = {unit->extent.start, unit->io.extent.end};
-    if (hole.end < unit->extent.end)
-        hole.end -= hole.end % REGION_SIZE;
-    if (unit->io.result < 0 || mirror_touched(copier->options.mirror, hole)) {
-        unit->hole = false; /* the long way, for its first region */
-        hole.end = unit->extent.start + REGION_SIZE;
-        unit->extent = extent_intersect(unit->extent, (struct extent){unit->extent.start, hole.end});
-        unit_read(unit);
-        return;
-    }
-    if (unit->io.map_data || extent_empty(hole)) {
-        copier->known = copier->ahead = (struct run){{0, 0}, false};
-        unit_end(unit);
-        return;
-    }
-    atomic_fetch_add(&copier->skipped, extent_length(hole));
-    unit->extent = hole;
-    unit_routed(unit);
-}
-
-/* A step of a unit has ended. */
-static void unit_next(struct unit *unit)
-{
-    struct copier *copier = unit->copier;
-    if (copier->stopped) {
-        unit_end(unit);
-        return;
-    }
-    switch (unit->state) {
-    case UNIT_FREE:
-    case UNIT_RETRYING:
-        abort();
-    case UNIT_LOCKING:
-        unit->locked = true;
-        if (unit->hole)
-            unit_send(unit, UNIT_MAPPING, copier->source, VERB_MAP, unit->extent);
-        else
-            unit_read(unit);
-        return;
-    case UNIT_MAPPING:
-        unit_was_mapped(unit);
-        return;
-    case UNIT_READING:
-        unit_was_read(unit);
-        return;
-    case UNIT_WRITING:
-        if (unit->io.result < 0) {
-            mirror_drop(copier->options.mirror, unit->io.extent, unit->io.verb, unit->io.result);
-            unit_end(unit);
-        } else if (unit->io.verb == VERB_ALLOCATE) {
-            unit_send(unit, UNIT_WRITING, mirror_target(copier->options.mirror), VERB_WRITE, unit->io.extent);
-        } else {
-            unit_write(unit);
-        }
-        return;
-    }
-}
-
-static void unit_granted(struct lock_request *request)
-{
-    struct unit *unit = container_of(request, struct unit, lock);
-    unit->locked = true;
-    unit_next(unit);
-}
-
-static void unit_start(struct unit *unit, struct extent extent, bool hole)
-{
-    struct copier *copier = unit->copier;
-    copier->references++;
-    copier->busy++;
-    unit->state = UNIT_LOCKING;
-    unit->extent = extent;
-    unit->hole = hole;
-    unit->tries = 0;
-    unit->narrow = false;
-    unit->position = 0;
-    unit->lock = (struct lock_request){.mode = LOCK_MODE_COPY, .extent = extent, .granted = unit_granted};
-    if (region_lock_acquire(disk_lock(copier->options.disk), &unit->lock))
-        unit_next(unit);
 }
 
 static void scouted(struct io *io)
@@ -302,7 +45,7 @@ static void scouted(struct io *io)
     copier->scouting = false;
     copier->ahead = (struct run){io->extent, io->result < 0 || io->map_data}; /* not known: read it */
     if (!copier->stopped)
-        fill(copier);
+        copier_fill(copier);
     copier_release(copier);
 }
 
@@ -325,8 +68,8 @@ static void finish_end(struct copier *copier, int result)
     if (result < 0)
         mirror_drop(copier->options.mirror, copier->resize.extent, VERB_RESIZE, result);
     else if (!copier->stopped && mirror_unrouted(copier->options.mirror))
-        fill(copier);
-    else if (!copier->stopped) {
+        copier_fill(copier);
+    else if (!copier->stopped && mirror_phase(copier->options.mirror) == MIRROR_ATTACHED) {
         copier->finished = true;
         copier->options.done(copier->options.job);
     }
@@ -356,7 +99,8 @@ static void finish_granted(struct lock_request *request)
     uint64_t size = atomic_load(&copier->source->size);
     copier->tail_locked = true;
     copier->resize_since = clock_now();
-    if (copier->stopped || atomic_load(&target->size) == size) {
+    bool in_use = !copier->stopped && mirror_phase(copier->options.mirror) == MIRROR_ATTACHED;
+    if (!in_use || atomic_load(&target->size) == size) {
         finish_end(copier, 0);
         return;
     }
@@ -378,14 +122,38 @@ static void finish(struct copier *copier)
 
 static void retry_fill(struct timer *timer)
 {
-    fill(container_of(timer, struct copier, retry));
+    copier_fill(container_of(timer, struct copier, retry));
 }
 
-/* While the guest has requests in flight the window is small: what stands in the disks' queues before a request of the
- * guest is what it waits for. */
+static bool others_at_work(const struct copier *copier)
+{
+    return datastore_guests(copier->source->datastore) > 0 ||
+           datastore_guests(mirror_target(copier->options.mirror)->datastore) > 0;
+}
+
+/* While guests have requests in flight the window is small: what stands in the disks' queues before a request of a guest is
+ * what it waits for. Of many jobs each has one. */
+static unsigned window(struct copier *copier)
+{
+    bool own = disk_in_flight(copier->options.disk) > 0;
+    if (own || others_at_work(copier)) {
+        uint64_t now = clock_now();
+        pace_seen(&copier->pace, now, own);
+        copier->gentle = copier->pace.gentle && now >= copier->coarse_until;
+    }
+    unsigned most = own ? copier->options.guest_window : copier->options.window;
+    if (!copier->gentle)
+        return most;
+    copier->crowded = datastore_copies(copier->source->datastore) +
+                          datastore_copies(mirror_target(copier->options.mirror)->datastore) >=
+                      GENTLE_IN_ALL;
+    unsigned gentle = copier->options.latency_ns ? LATENCY_WINDOW : copier->crowded ? 1 : GENTLE_WINDOW;
+    return most < gentle ? most : gentle;
+}
+
 static struct unit *free_unit(struct copier *copier)
 {
-    if (copier->busy >= copier->options.guest_window && disk_in_flight(copier->options.disk) > 0)
+    if (copier->busy >= window(copier))
         return NULL;
     for (unsigned i = 0; i < copier->options.window; i++)
         if (copier->units[i].state == UNIT_FREE)
@@ -412,11 +180,21 @@ static bool know(struct copier *copier, uint64_t start, uint64_t size)
     return known;
 }
 
+/* The next that is not routed, nor put aside until the others are. */
+static uint64_t next_region(struct copier *copier, uint64_t from)
+{
+    struct mirror *mirror = copier->options.mirror;
+    uint64_t region = mirror_next_unrouted(mirror, from);
+    while (!copier->last && bits_has(&copier->aside, region) && region < mirror_regions(mirror))
+        region = mirror_next_unrouted(mirror, region + 1);
+    return region;
+}
+
 /* What the next unit would be; false: nothing to start now. */
 static bool next_extent(struct copier *copier, struct extent *extent, bool *hole)
 {
     uint64_t size = atomic_load(&copier->source->size);
-    uint64_t region = mirror_next_unrouted(copier->options.mirror, copier->cursor);
+    uint64_t region = next_region(copier, copier->cursor);
     uint64_t start = region * REGION_SIZE;
     if (region == mirror_regions(copier->options.mirror)) {
         /* What is in flight is not routed yet: the next pass begins when this one is over. */
@@ -433,7 +211,8 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
         return false;
     uint64_t end = copier->known.extent.end;
     struct extent run = {start, end == size ? size : end - end % REGION_SIZE};
-    *hole = !copier->known.data && !extent_empty(run) && !mirror_touched(copier->options.mirror, run);
+    *hole = !copier->known.data && !copier->options.dense && !extent_empty(run) &&
+            !mirror_touched(copier->options.mirror, run);
     if (!*hole)
         run.end = start + REGION_SIZE < size ? start + REGION_SIZE : size;
     *extent = run;
@@ -442,13 +221,15 @@ static bool next_extent(struct copier *copier, struct extent *extent, bool *hole
 
 static uint64_t ask_rate(struct copier *copier, uint64_t bytes)
 {
-    uint64_t now = clock_now(), rate = atomic_load(&copier->rate);
+    uint64_t now = clock_now(), rate = atomic_load(&copier->rate), pace = copier->pace.rate;
+    if (pace && (!rate || pace < rate))
+        rate = pace;
     if (rate != copier->throttle.rate)
         throttle_set(&copier->throttle, now, rate);
     return throttle_ask(&copier->throttle, now, bytes);
 }
 
-static void fill(struct copier *copier)
+void copier_fill(struct copier *copier)
 {
     struct unit *unit;
     while (!copier->paused && !copier->finished && !copier->finishing && (unit = free_unit(copier))) {
@@ -463,6 +244,7 @@ static void fill(struct copier *copier)
                 finish(copier);
                 return;
             }
+            copier->last = copier->last || next_region(copier, 0) == mirror_regions(copier->options.mirror);
             continue; /* the next pass */
         }
         uint64_t delay = hole ? 0 : ask_rate(copier, extent_length(extent));
@@ -475,23 +257,47 @@ static void fill(struct copier *copier)
     }
 }
 
+static void set_pace(struct copier *copier, uint64_t now)
+{
+    struct mirror *mirror = copier->options.mirror;
+    struct pace_figures figures = {.now = now,
+        .copied = atomic_load(&copier->copied) + atomic_load(&copier->skipped),
+        .left = mirror_unrouted(mirror) * REGION_SIZE,
+        .busy = disk_in_flight(copier->options.disk) > 0};
+    if (++copier->periods == STEADY_AFTER) {
+        atomic_store(&copier->steady, figures.copied);
+        atomic_store(&copier->steady_at, now);
+    }
+    mirror_lateness(mirror, &figures.served, &figures.late);
+    pace_step(&copier->pace, &figures);
+    if (copier->gentle && !copier->crowded && !copier->options.latency_ns && copier->piece_ns > PIECE_SLOW) {
+        copier->coarse_until = now + COARSE_NS;
+        copier->piece_ns = 0;
+    }
+    copier->gentle = copier->pace.gentle && now >= copier->coarse_until;
+    copier_fill(copier);
+}
+
 /* Does a leg hang? */
 static void watch(struct timer *timer)
 {
     struct copier *copier = container_of(timer, struct copier, watch);
     uint64_t now = clock_now(), target_timeout = mirror_target_timeout(copier->options.mirror);
     uint64_t source_timeout = copier->source->datastore->timeout_ns;
-    for (unsigned i = 0; i < copier->options.window && !copier->paused; i++) {
+    for (unsigned i = 0; i < copier->options.window; i++) {
         struct unit *unit = &copier->units[i];
         if (unit->state == UNIT_WRITING && now - unit->since > target_timeout)
             mirror_drop(copier->options.mirror, unit->io.extent, unit->io.verb, -ETIMEDOUT);
-        if (unit->state == UNIT_READING && now - unit->since > source_timeout) {
+        bool reads = unit->state == UNIT_READING || unit->state == UNIT_PROBING;
+        if (reads && !copier->paused && now - unit->since > source_timeout) {
             copier->paused = true;
             copier->options.failed(copier->options.job, unit->io.extent.start, -ETIMEDOUT);
         }
     }
     if (copier->tail_locked && now - copier->resize_since > target_timeout)
         mirror_drop(copier->options.mirror, copier->resize.extent, VERB_RESIZE, -ETIMEDOUT);
+    if (!copier->finished)
+        set_pace(copier, now);
     timer_set(copier->options.reactor, &copier->watch, WATCH_PERIOD);
 }
 
@@ -499,7 +305,7 @@ static void start_here(void *argument)
 {
     struct copier *copier = argument;
     timer_set(copier->options.reactor, &copier->watch, WATCH_PERIOD);
-    fill(copier);
+    set_pace(copier, clock_now());
 }
 
 int copier_start(struct copier **out, const struct copier_options *options)
@@ -513,6 +319,8 @@ int copier_start(struct copier **out, const struct copier_options *options)
     disk_get(options->disk);
     mirror_get(options->mirror);
     atomic_init(&copier->rate, options->rate);
+    copier->pace = (struct pace){.latency_ns = options->latency_ns, .until_ns = options->until_ns};
+    mirror_set_latency(options->mirror, options->latency_ns);
     for (unsigned i = 0; i < options->window; i++) {
         copier->units[i].copier = copier;
         copier->units[i].timer.fired = unit_retry;
@@ -520,6 +328,11 @@ int copier_start(struct copier **out, const struct copier_options *options)
             copier_release(copier);
             return -ENOMEM;
         }
+    }
+    copier->sound = NOWHERE;
+    if (posix_memalign((void **)&copier->probe, PAGE, PAGE)) {
+        copier_release(copier);
+        return -ENOMEM;
     }
     copier->retry.fired = retry_fill;
     copier->watch.fired = watch;
@@ -534,17 +347,8 @@ static void stop_here(void *argument)
     copier->stopped = true;
     timer_cancel(&copier->retry);
     timer_cancel(&copier->watch);
-    for (unsigned i = 0; i < copier->options.window; i++) {
-        struct unit *unit = &copier->units[i];
-        if (unit->state == UNIT_LOCKING && region_lock_cancel(disk_lock(copier->options.disk), &unit->lock))
-            unit_end(unit);
-        else if (unit->state == UNIT_RETRYING) {
-            timer_cancel(&unit->timer);
-            unit_end(unit);
-        } else {
-            unit_unlock(unit);
-        }
-    }
+    for (unsigned i = 0; i < copier->options.window; i++)
+        unit_stop(&copier->units[i]);
     finish_abandon(copier);
     copier_release(copier);
 }
@@ -564,7 +368,7 @@ static void pause_here(void *argument)
 {
     struct steer *steer = argument;
     steer->copier->paused = steer->value;
-    fill(steer->copier);
+    copier_fill(steer->copier);
 }
 
 void copier_pause(struct copier *copier, bool paused)
@@ -581,8 +385,9 @@ void copier_set_rate(struct copier *copier, uint64_t rate)
 static void kick_here(void *argument)
 {
     struct copier *copier = argument;
-    copier->finished = false;
-    fill(copier);
+    copier->finished = copier->last = false;
+    bits_clear_all(&copier->aside);
+    copier_fill(copier);
 }
 
 void copier_kick(struct copier *copier)
@@ -592,5 +397,6 @@ void copier_kick(struct copier *copier)
 
 struct copier_progress copier_progress(struct copier *copier)
 {
-    return (struct copier_progress){atomic_load(&copier->copied), atomic_load(&copier->skipped)};
+    return (struct copier_progress){atomic_load(&copier->copied), atomic_load(&copier->skipped),
+        atomic_load(&copier->steady_at), atomic_load(&copier->steady)};
 }

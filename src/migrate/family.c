@@ -6,7 +6,7 @@
  * commit: what was made or renamed into it meanwhile becomes a member, and at the commit itself the catalog refuses
  * while anything below is none. A member that is unlinked leaves; one that fails ends the job for all.
  *
- * After a worker's death the members' partials go and the directory's job starts over; a committed one is completed.
+ * After a worker's death the members go on from their journals; a committed directory is completed.
  *
  * Not done here: a file that is renamed out of the directory while it moves goes with it all the same. */
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "migrate/inside.h"
+#include "migrate/recover.h"
 
 #define MEMBERS_MAX     1024
 #define COPYING_AT_ONCE 2
@@ -74,33 +74,44 @@ static int keep(struct job *job, struct job *member)
     return error;
 }
 
+static int enrol(struct job *job, const struct job_record *record, const struct node *node)
+{
+    struct job *member;
+    struct job_request request = job->request;
+    struct job_services services = job->services;
+    request.manual = request.paused = false;
+    services.ended = member_ended;
+    services.argument_of_ended = job;
+    int error = job_new(&member, &services, &request, record);
+    if (error)
+        return error;
+    member->leader = job;
+    member->special = !S_ISREG(node->st.st_mode);
+    member->total = member->special ? 0 : (uint64_t)node->st.st_size;
+    error = keep(job, member);
+    if (error)
+        job_free(member);
+    return error;
+}
+
+int job_adopt(struct job *job, const struct job_record *record)
+{
+    struct node node;
+    int error = catalog_get(job->services.catalog, record->node, &node);
+    return error ? error : enrol(job, record, &node);
+}
+
 static int add_member(struct job *job, uint64_t id)
 {
     struct node node;
-    struct job *member;
     int error = catalog_get(job->services.catalog, id, &node);
     if (error || node.datastore == job->record.target)
         return error == -ENOENT ? 0 : error;
     struct job_record record = {
         .node = id, .source = node.datastore, .target = job->record.target, .state = JOB_RECORD_MEMBER};
-    struct job_request request = job->request;
-    struct job_services services = job->services;
     memcpy(record.request, job->request.text, sizeof(record.request));
-    request.manual = request.paused = false;
-    services.ended = member_ended;
-    services.argument_of_ended = job;
     error = jobs_put(job->services.catalog, &record, NULL);
-    if (!error)
-        error = job_new(&member, &services, &request, &record);
-    if (error)
-        return error;
-    member->leader = job;
-    member->special = !S_ISREG(node.st.st_mode);
-    member->total = member->special ? 0 : (uint64_t)node.st.st_size;
-    error = keep(job, member);
-    if (error)
-        job_free(member);
-    return error;
+    return error ? error : enrol(job, &record, &node);
 }
 
 /* What is below and no member becomes one. 0 or -errno with the sentence. */
@@ -242,6 +253,20 @@ static void show(struct job *job, enum job_state state)
         job_move(job, state);
 }
 
+/* COPYING; VERIFYING when that is all that some members still do. */
+static void show_working(struct job *job)
+{
+    bool copying = false;
+    for (size_t i = 0; i < job->member_count; i++) {
+        enum job_state state = job_state(job->members[i]);
+        copying = copying || (!job_ended(job->members[i]) && state != JOB_VERIFYING && state != JOB_MIRRORED);
+    }
+    if (copying || job_state(job) != JOB_VERIFYING)
+        show(job, JOB_COPYING);
+    if (!copying)
+        show(job, JOB_VERIFYING);
+}
+
 struct wishes {
     bool suspend, cancel, pause, switchover;
 };
@@ -269,16 +294,17 @@ static int step(struct job *job)
         return error;
     tell_all(job, follow_rate);
     tell_all(job, pause_or_resume);
+    recover_look(job);
     if (wishes.pause) {
         show(job, JOB_PAUSED);
         return 1;
     }
     start_some(job);
     if (!all_mirrored(job)) {
-        show(job, JOB_COPYING);
+        show_working(job);
         return 1;
     }
-    if (job_state(job) != JOB_MIRRORED)
+    if (job_state(job) != JOB_MIRRORED && job_state(job) != JOB_VERIFYING)
         show(job, JOB_COPYING);
     show(job, JOB_MIRRORED);
     return wishes.switchover ? family_switch(job) : 1;

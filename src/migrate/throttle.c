@@ -18,6 +18,7 @@ uint64_t throttle_ask(struct throttle *throttle, uint64_t now, uint64_t bytes)
 
 void throttle_set(struct throttle *throttle, uint64_t now, uint64_t rate)
 {
+    uint64_t owed = throttle->rate && throttle->free_at > now ? throttle->free_at - now : 0;
+    throttle->free_at = now + (rate ? (uint64_t)((__uint128_t)owed * throttle->rate / rate) : 0);
     throttle->rate = rate;
-    throttle->free_at = now;
 }

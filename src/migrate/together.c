@@ -111,6 +111,7 @@ static int prepare_all(struct company *company)
         retreat(company, NULL, 1);
         return error;
     }
+    rescue_settle_family(job, company->members, company->count);
     pthread_mutex_lock(&job->mutex);
     bool begun = !job->cancel && !job->suspend; /* from here on a cancel is refused */
     pthread_mutex_unlock(&job->mutex);
@@ -144,7 +145,7 @@ static int commit(struct company *company)
     struct job *job = company->job;
     int error;
     event("family-commit");
-    while ((error = jobs_commit(job->services.catalog, company->records, company->count, &job->record)) < 0) {
+    while ((error = jobs_commit(job->services.catalog, company->records, company->count, &job->record, NULL)) < 0) {
         if (error == -ECANCELED || error == -EAGAIN) {
             drop_unlinked(company);
             retreat(company, NULL, 1);
@@ -167,8 +168,10 @@ static void flip(struct company *company)
     struct job *job = company->job;
     for (size_t i = 0; i < company->count; i++) {
         struct job *member = company->members[i];
-        if (!member->special)
+        if (!member->special) {
             disk_flip(member->disk, member->mirror);
+            disk_set_log(member->disk, NULL);
+        }
         jobs_flip(job->services.catalog, &member->record);
     }
     jobs_flip(job->services.catalog, &job->record);

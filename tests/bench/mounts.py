@@ -1,4 +1,4 @@
-"""What is measured: a native folder, libfuse's passthrough_hp over one, and svmfs over one."""
+"""What is measured: a native folder, libfuse's passthrough_hp over one, and svmfs over one. (QEMU's: qemu.py.)"""
 
 import glob
 import gzip
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import processors
 
 # What Debian 12's compiler and cxxopts call otherwise than the example, of the same release, expects.
 LATER_NAMES = ["-include", "iostream", "-Doption_not_exists_exception=exceptions::no_such_option"]
@@ -18,7 +19,9 @@ class Unavailable(Exception):
 
 
 def run(*command, **options):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options).stdout
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    ).stdout
 
 
 def wait_until(condition, seconds, what):
@@ -44,6 +47,13 @@ class Native:
     def stop(self):
         pass
 
+    def path(self, name="disk"):
+        return os.path.join(self.mount, name)
+
+    def pids(self):
+        """The processes that serve it."""
+        return []
+
 
 class PassthroughHp(Native):
     name = "passthrough_hp"
@@ -58,15 +68,17 @@ class PassthroughHp(Native):
     PIPE_LIMIT = "/proc/sys/fs/pipe-max-size"
 
     def start(self):
-        # Direct writes need its splice, splice needs pipes of 2 MiB, and where root has no CAP_SYS_RESOURCE so does the limit.
+        # Direct writes need its splice, splice needs pipes of 2 MiB, and where
+        # root has no CAP_SYS_RESOURCE so does the limit.
         with open(self.PIPE_LIMIT, encoding="ascii") as limit:
             self.pipe_limit = int(limit.read())
         if self.pipe_limit < 4 << 20:
             self.set_pipe_limit(4 << 20)
         # No options: with Debian's cxxopts it counts them as folders. It goes to the background before it is mounted.
         with open(self.program + ".log", "w+", encoding="utf-8") as log:
-            done = subprocess.run([self.program, self.store, self.mount], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                  check=False)
+            done = subprocess.run(
+                [self.program, self.store, self.mount], stdout=log, stderr=log, stdin=subprocess.DEVNULL, check=False
+            )
         try:
             wait_until(lambda: done.returncode or os.path.ismount(self.mount), 5, "passthrough_hp")
         except TimeoutError:
@@ -74,6 +86,9 @@ class PassthroughHp(Native):
         if not os.path.ismount(self.mount):
             print(open(log.name, encoding="utf-8").read(), file=sys.stderr)
             raise Unavailable("passthrough_hp does not start")
+
+    def pids(self):
+        return processors.processes_that_serve(self.mount)
 
     def set_pipe_limit(self, value):
         with open(self.PIPE_LIMIT, "w", encoding="ascii") as limit:
@@ -113,13 +128,26 @@ def build_passthrough_hp(folder):
 def fetch_debian_source(folder):
     """apt-get source with lists of its own: the machine's sources are left as they are."""
     os.makedirs(os.path.join(folder, "lists/partial"))
-    release = next(line.split("=")[1].strip() for line in open("/etc/os-release", encoding="ascii")
-                   if line.startswith("VERSION_CODENAME="))
+    release = next(
+        line.split("=")[1].strip()
+        for line in open("/etc/os-release", encoding="ascii")
+        if line.startswith("VERSION_CODENAME=")
+    )
     with open(os.path.join(folder, "sources.list"), "w", encoding="ascii") as out:
-        out.write("deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
-                  f"http://deb.debian.org/debian {release} main\n")
-    apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={folder}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
-           "-o", f"Dir::State::Lists={folder}/lists"]
+        out.write(
+            "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+            f"http://deb.debian.org/debian {release} main\n"
+        )
+    apt = [
+        "apt-get",
+        "-q",
+        "-o",
+        f"Dir::Etc::SourceList={folder}/sources.list",
+        "-o",
+        "Dir::Etc::SourceParts=/dev/null",
+        "-o",
+        f"Dir::State::Lists={folder}/lists",
+    ]
     run(*apt, "update")
     run(*apt, "source", "--download-only", "fuse3", cwd=folder)
     archive = glob.glob(f"{folder}/fuse3_*.orig.tar.[gx]z")[0]
@@ -135,54 +163,120 @@ def fetch_cxxopts(folder):
 
 
 class Svmfs(Native):
+    """A mount of the folder, its datastore "source", and of another one, "target"."""
+
     name = "svmfs"
 
-    def __init__(self, program, folder, target, scratch):
+    def __init__(
+        self, program, folder, target, scratch, label="svmfs", state=None, **options
+    ):  # pylint: disable=too-many-arguments
         if not os.access(program, os.X_OK):
             raise Unavailable(f"no program {os.path.basename(program)}: build it first")
         super().__init__(folder)
-        self.target = os.path.join(target, self.name + "-target")
-        os.mkdir(self.target)
+        self.target = os.path.join(target, "svmfs-target")
+        os.makedirs(self.target, exist_ok=True)
+        # beside the source: that is the disk which the journal's goals speak of
+        self.state = state or os.path.join(folder, label + "-state")
+        self.prepare(
+            program, scratch, label, {"source": f"local:{self.store}", "target": f"local:{self.target}"}, options
+        )
+
+    def prepare(self, program, scratch, label, datastores, options):
         self.program = program
-        self.mount = os.path.join(scratch, "svmfs-mount")
-        self.config = os.path.join(scratch, "svmfs.conf")
-        os.mkdir(self.mount)
+        self.mount = os.path.join(scratch, label + "-mount")
+        self.config = os.path.join(scratch, label + ".conf")
+        self.keeper = None
+        os.makedirs(self.mount, exist_ok=True)
         with open(self.config, "w", encoding="utf-8") as out:
-            out.write(f"[datastore source]\nurl = local:{self.store}\n\n[datastore target]\nurl = local:{self.target}\n\n"
-                      f"[mount]\ndefault = source\nstate = {scratch}/svmfs-state\n")
+            for name, url in datastores.items():
+                out.write(f"[datastore {name}]\nurl = {url}\n\n")
+            out.write(f"[mount]\ndefault = {next(iter(datastores))}\nstate = {self.state}\n")
+            for name, value in options.items():
+                out.write(f"{name.replace('_', '-')} = {value}\n")
 
     def start(self):
-        log = open(self.config + ".log", "a", encoding="utf-8")
-        subprocess.run([self.program, self.config, self.mount], check=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        with open(self.config + ".log", "a", encoding="utf-8") as log:
+            done = subprocess.run(
+                [self.program, self.config, self.mount], check=False, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        if done.returncode:
+            with open(self.config + ".log", encoding="utf-8") as log:
+                raise Unavailable("svmfs does not mount: " + log.read().strip()[-300:])
+        self.keeper = self.parent_of(self.worker())
 
     def stop(self):
         if not os.path.ismount(self.mount):
             return
-        keeper = self.parent_of(self.worker())
-        subprocess.run(["umount", self.mount], check=False)
-        wait_until(lambda: not os.path.exists(f"/proc/{keeper}"), 30, "the end of svmfs")
+        if subprocess.run(["umount", self.mount], check=False).returncode:
+            subprocess.run(["umount", "-l", self.mount], check=False)
+        wait_until(lambda: not os.path.exists(f"/proc/{self.keeper}"), 60, "the end of svmfs")
 
     @staticmethod
     def parent_of(pid):
-        return int(open(f"/proc/{pid}/stat", encoding="ascii", errors="replace").read().rsplit(")", 1)[1].split()[1])
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return int(stat.read().rsplit(")", 1)[1].split()[1])
 
     def worker(self):
         return int(os.getxattr(self.mount, "user.svmfs.worker"))
 
+    def pids(self):
+        return [self.worker(), self.keeper]
+
     def memory(self):
         """Of the worker, in bytes: what is resident, of that shared (request buffers), and the most it ever was."""
-        fields = dict(line.split(":", 1) for line in open(f"/proc/{self.worker()}/status", encoding="utf-8"))
+        with open(f"/proc/{self.worker()}/status", encoding="utf-8") as status:
+            fields = dict(line.split(":", 1) for line in status)
         return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssShmem", "RssAnon", "VmHWM")}
+
+    def place(self, name):
+        return os.getxattr(self.path(name), "user.svmfs.datastore").decode()
+
+    def other(self, name):
+        return "target" if self.place(name) == "source" else "source"
+
+    def migrate(self, name, text):
+        os.setxattr(self.path(name), "user.svmfs.migrate", text.encode())
+
+    def control(self, name, text):
+        os.setxattr(self.path(name), "user.svmfs.control", text.encode())
+
+    def error(self, name):
+        return os.getxattr(self.path(name), "user.svmfs.error").decode()
+
+    def progress(self, name):
+        line = os.getxattr(self.path(name), "user.svmfs.progress").decode()
+        return dict(item.split("=", 1) for item in line.split() if "=" in item)
+
+    def wait(self, name, state="done", limit=600):
+        """The progress when the job is in that state; None when it is not within the limit."""
+        deadline = time.monotonic() + limit
+        while True:
+            fields = self.progress(name)
+            if fields["state"] == state:
+                return fields
+            if fields["state"] in ("failed", "cancelled"):
+                raise RuntimeError(f"the move of {name}: {self.error(name)}")
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.005)
+
+    def cancel(self, name):
+        """And until it has ended; a move that came first is none the worse for it."""
+        try:
+            self.control(name, "cancel")
+        except OSError:
+            pass
+        wait_until(
+            lambda: self.progress(name)["state"] in ("done", "failed", "cancelled"),
+            60,
+            f"the end of the move of {name}",
+        )
 
     def move(self, name, target):
         """Seconds from the command to state=done, and the last progress."""
-        path = os.path.join(self.mount, name)
         begun = time.monotonic()
-        os.setxattr(path, "user.svmfs.migrate", target.encode())
-        while True:
-            fields = dict(item.split("=", 1) for item in os.getxattr(path, "user.svmfs.progress").decode().split() if "=" in item)
-            if fields["state"] == "done":
-                return time.monotonic() - begun, fields
-            if fields["state"] in ("failed", "cancelled"):
-                raise RuntimeError(os.getxattr(path, "user.svmfs.error").decode())
-            time.sleep(0.005)
+        self.migrate(name, target)
+        fields = self.wait(name)
+        if fields is None:
+            raise RuntimeError(f"the move of {name} has no end")
+        return time.monotonic() - begun, fields

@@ -102,6 +102,32 @@ void case_by_path(struct rig *rig)
     image_put(good);
 }
 
+/* One byte, silently, and never in the memory of who writes. */
+void case_corrupting(struct rig *rig)
+{
+    struct image *image = ready(rig, "f");
+    rig_faults(rig, "write corrupt offset=5000 count=1\n");
+    memset(memory, 2, SIZE);
+    expect_equal(rig_write(rig, image, 0, memory, SIZE, 0), 0);
+    expect_equal(memory[5000], 2);
+    rig_faults(rig, "");
+    expect_equal(rig_read(rig, image, 0, memory, SIZE, 0), 0);
+    expect_equal(memory[5000], 2 ^ 0x20);
+    memory[5000] = 2;
+    for (unsigned i = 0; i < SIZE; i++)
+        expect_equal(memory[i], 2);
+    rig_faults(rig, "read corrupt count=1\n");
+    expect_equal(rig_read(rig, image, 4096, memory, 512, 0), 0);
+    expect_equal(memory[0], 2 ^ 0x20);
+    expect_equal(rig_read(rig, image, 4096, memory, 512, 0), 0);
+    expect_equal(memory[0], 2);
+    rig_faults(rig, "zero corrupt\nflush corrupt\nmap corrupt\n"); /* nothing to change */
+    expect_equal(rig_verb(rig, image, VERB_FLUSH, 0, 0, 0), 0);
+    expect_equal(rig_verb(rig, image, VERB_MAP, 0, SIZE, 0), 0);
+    rig_faults(rig, "");
+    image_put(image);
+}
+
 void case_delayed(struct rig *rig)
 {
     struct image *image = ready(rig, "f");

@@ -10,6 +10,7 @@
     X(counted)                                                                                                         \
     X(by_offset)                                                                                                       \
     X(by_path)                                                                                                         \
+    X(corrupting)                                                                                                      \
     X(delayed)                                                                                                         \
     X(hanging_io)                                                                                                      \
     X(hanging_name)                                                                                                    \

@@ -22,7 +22,7 @@
     X(fence)
 
 /* The same on a datastore of about 16 MiB. */
-#define SMALL_CASES(X) X(full)
+#define SMALL_CASES(X) X(full) X(removed_room)
 
 #define DECLARE_CASE(name) void case_##name(struct rig *rig);
 IMAGE_CASES(DECLARE_CASE)

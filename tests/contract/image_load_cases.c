@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/local.h"
 #include "image_cases.h"
 
 #define MIB (1024ull * 1024)
 
-/* A thousand in flight at once, from two reactors, in both ways; each is done once. */
+/* A thousand in flight at once, from two reactors, in both ways, for guests and for copiers; each is done once. */
 void case_thousand(struct rig *rig)
 {
     enum { COUNT = 1000, SIZE = 4096 };
@@ -23,7 +24,7 @@ void case_thousand(struct rig *rig)
             iov[i] = (struct iovec){from + at, SIZE};
             ios[i].io = (struct io){.verb = round == 1 ? VERB_READ : VERB_WRITE,
                 .extent = {at, at + SIZE},
-                .flags = i % 3 ? IO_DIRECT : 0,
+                .flags = (i % 3 ? IO_DIRECT : 0) | (i % 5 ? 0 : IO_COPY),
                 .iov = &iov[i],
                 .iov_count = 1};
             rig_start(rig, i, image, &ios[i]);
@@ -31,6 +32,7 @@ void case_thousand(struct rig *rig)
         for (unsigned i = 0; i < COUNT; i++)
             expect_equal(rig_wait(&ios[i]), 0);
         expect_equal(atomic_load(&image->in_flight), 0);
+        expect_equal(datastore_guests(rig->datastore) + datastore_copies(rig->datastore), 0);
     }
     expect(memcmp(memory, got, COUNT * SIZE) == 0);
     image_put(image);
@@ -251,5 +253,66 @@ void case_full(struct rig *rig)
         expect_equal(rig_verb(rig, image, VERB_FLUSH, 0, 0, 0), 0);
         image_put(image);
     }
+    free(memory);
+}
+
+struct blocker {
+    struct work work;
+    pthread_mutex_t mutex;
+};
+
+static void block(struct work *work)
+{
+    struct blocker *blocker = container_of(work, struct blocker, work);
+    pthread_mutex_lock(&blocker->mutex);
+    pthread_mutex_unlock(&blocker->mutex);
+}
+
+static uint64_t room(struct rig *rig)
+{
+    struct statvfs st;
+    expect_equal(rig->datastore->ops->statfs(rig->datastore, &st), 0);
+    return (uint64_t)st.f_bavail * st.f_frsize;
+}
+
+/* The room of a removed file is there at once, even if its blocks are given back later. */
+void case_removed_room(struct rig *rig)
+{
+    enum { PIECES = 10 };
+    struct blocker blocker = {.work.run = block, .mutex = PTHREAD_MUTEX_INITIALIZER};
+    bool late = rig->kind == RIG_LOCAL;
+    if (rig->kind >= RIG_FAULT_MEMORY)
+        return; /* the wrapped one's business */
+    unsigned char *memory = rig_memory(MIB);
+    struct rig_io ios[PIECES];
+    struct iovec iov = {memory, MIB};
+    memset(memory, 3, MIB);
+    struct image *image = rig_image(rig, "removed", PIECES * MIB);
+    for (unsigned i = 0; i < PIECES; i++)
+        expect_equal(rig_write(rig, image, i * MIB, memory, MIB, 0), 0);
+    expect_equal(rig_verb(rig, image, VERB_FLUSH, 0, 0, 0), 0);
+    image_close(image);
+    pthread_mutex_lock(&blocker.mutex);
+    if (late)
+        pool_run(((struct local *)rig->datastore->state)->cutter.pool, &blocker.work);
+    uint64_t before = room(rig);
+    expect_equal(rig->datastore->ops->remove(rig->datastore, "removed", false), 0);
+    expect(room(rig) >= before + PIECES * MIB);
+    image = rig_image(rig, "next", PIECES * MIB);
+    for (unsigned i = 0; i < PIECES; i++) {
+        ios[i].io = (struct io){
+            .verb = VERB_WRITE, .extent = {i * MIB, (i + 1) * MIB}, .flags = IO_DIRECT, .iov = &iov, .iov_count = 1};
+        rig_start(rig, 0, image, &ios[i]);
+    }
+    usleep(late ? 200000 : 0);
+    bool waits = false;
+    for (unsigned i = 0; i < PIECES; i++)
+        waits |= !rig_ended(&ios[i]);
+    expect(waits || !late);
+    pthread_mutex_unlock(&blocker.mutex);
+    for (unsigned i = 0; i < PIECES; i++)
+        expect_equal(rig_wait(&ios[i]), 0);
+    expect(rig_all(rig, image, 0, PIECES * MIB, 3, 0));
+    image_put(image);
     free(memory);
 }

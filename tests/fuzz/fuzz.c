@@ -60,6 +60,8 @@ void fuzz_broken(const char *format, ...)
     vprintf(format, arguments);
     va_end(arguments);
     fflush(stdout);
+    if (!now.program) /* not by fuzz_run: libFuzzer keeps the case */
+        abort();
     last_words();
     _exit(1);
 }

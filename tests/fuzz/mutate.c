@@ -8,8 +8,7 @@ static uint64_t any_page(struct random *random, const struct base *base)
     return base->pages[random_below(random, base->page_count)];
 }
 
-/* The same page in the other copy: of an object with the same place. */
-static uint64_t twin_of(const struct base *base, uint64_t at)
+uint64_t twin_of(const struct base *base, uint64_t at)
 {
     const struct superblock *superblock = &base->superblock;
     uint32_t extent = (uint32_t)(at / VOLUME_EXTENT);
@@ -25,8 +24,7 @@ static uint64_t twin_of(const struct base *base, uint64_t at)
     return at;
 }
 
-/* With a checksum that is right again. */
-static void seal(const struct base *base, struct page *page)
+void seal_page(const struct base *base, struct page *page)
 {
     uint32_t crc = 0;
     page->head.crc = put32(0);
@@ -92,7 +90,7 @@ static void lie_in_pages(struct random *random, const struct base *base, struct 
             size_t place = random_below(random, span);
             put_number(random, (uint8_t *)page + place, sizeof(*page) - place);
         }
-        seal(base, page);
+        seal_page(base, page);
         if (random_below(random, 4))
             memcpy(ram_page(ram, twin_of(base, at)), page, RAM_PAGE);
     }
@@ -200,7 +198,7 @@ static struct page *pack(const struct base *base, const struct stream *stream, e
             &(struct page_info){
                 .type = (uint16_t)type, .used = (uint16_t)used, .index = i, .pages = *count, .number = number});
         memcpy((uint8_t *)&pages[i] + FLAGS_AT, &(const le32){{flag}}, sizeof(le32));
-        seal(base, &pages[i]);
+        seal_page(base, &pages[i]);
     }
     return pages;
 }

@@ -64,7 +64,8 @@ BEFORE=$(everything)
 
 for value in "" " " "," ",," ",rate=1M" "b," "b,," " b" "b " $'b\n' "b,rate" "b,rate=" "b,rate=fast" "b,rate=-1" "b,rate=1e3" \
     "b,rate=99999999999999999999999" "b,rate=1M,rate=2M,x" "b,nosuch=1" "b,nosuch" "b,switchover=sometimes" "b,switchover" \
-    "b,format=qcow2" "b,format=" "b;rate=1M" "../b" "/b" "b/.." "local:/tmp" "%s%s%n" "b,verify=maybe" "b,keep=never"; do
+    "b,format=qcow2" "b,format=" "b;rate=1M" "../b" "/b" "b/.." "local:/tmp" "%s%s%n" "b,verify=maybe" "b,keep=never" "b,latency" \
+    "b,latency=0" "b,latency=2" "b,latency=-1ms" "b,latency=soon" "b,deadline=soon" "b,deadline=10ms" "b,deadline" "b,until=x"; do
     refused "garbage $(printf %q "$value")" "$INVALID|No such device|Operation not supported" "$DISK" migrate "$value"
 done
 refused "a target name of almost 64 KiB" "$INVALID|No such device|File name too long|Argument list too long" "$DISK" migrate \

@@ -13,7 +13,7 @@ EVENTS=$(grep -rhoE 'event\("[a-z-]+"' "$ROOT/src" "$ROOT/fs" "$ROOT/backends" -
 SEED=${SEED:-$RANDOM} ROUNDS=${ROUNDS:-2} QUARTERS=4
 echo "seed $SEED"
 MNT=$SCRATCH/mnt A=$SCRATCH/a B=$SCRATCH/b CONFIG=$SCRATCH/svmfs.conf
-write_config "$CONFIG" "a=local:$A" "b=local:$B" -- "default = a" "state = $SCRATCH/state"
+write_config "$CONFIG" "a=local:$A" "b=local:$B" -- "default = a" "reactors = 2" "state = $SCRATCH/state"
 dd if=/dev/urandom of="$SCRATCH/model" bs=1M count=6 status=none
 
 # What passes every event: names on one and on both datastores, attributes, a move, a directory's move.

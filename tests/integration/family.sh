@@ -81,6 +81,7 @@ BEFORE=$(listing)
 xset "$VM" migrate a,rate=4M
 wait_for 20 state_is "$VM" copying && xset "$VM" control pause
 check "pause" wait_for 20 state_is "$VM" paused
+check "what was under way ends" wait_for 20 still "$VM"
 COPIED=$(progress "$VM" copied) && sleep 1
 same "nothing is copied meanwhile" "$COPIED" "$(progress "$VM" copied)"
 xset "$VM" control resume && check "resume" wait_for 20 state_is "$VM" copying mirrored

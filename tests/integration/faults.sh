@@ -151,6 +151,17 @@ if check "a mount with short timeouts" start_mount "$SHORT/svmfs.conf" "$SHORT/m
     check "a write beside a hung target is no error" \
         dd if=/dev/zero of="$SHORT/mnt/disk" bs=4k count=1 oflag=direct conv=notrunc status=none
     : >"$SHORT/next" && mv "$SHORT/next" "$SHORT/rules"
+    wait_for 30 state_is "$SHORT/mnt/disk" mirrored "done"
+    xset "$SHORT/mnt/disk" control cancel
+    wait_for 30 ended "$SHORT/mnt/disk"
+    echo "write hang" >"$SHORT/next" && mv "$SHORT/next" "$SHORT/rules"
+    sleep 0.2
+    xset "$SHORT/mnt/disk" migrate b
+    wait_progress "$SHORT/mnt/disk" copying 20
+    xset "$SHORT/mnt/disk" control pause
+    check "nor one where a copy hangs in it that was paused" \
+        dd if=/dev/zero of="$SHORT/mnt/disk" bs=4k count=1 oflag=direct conv=notrunc status=none
+    : >"$SHORT/next" && mv "$SHORT/next" "$SHORT/rules"
     check "the mount ends cleanly" stop_mount "$SHORT/mnt"
 fi
 finish

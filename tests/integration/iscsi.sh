@@ -41,10 +41,11 @@ cases() { # "sentence" URL
     if out=$(SVMFS_RAW_KIND=iscsi SVMFS_TEST_ISCSI=$2 "$RAWS" 2>&1); then
         ok "$1: $(tail -1 <<<"$out")"
     else
-        failed "$1: $(tail -3 <<<"$out")"
+        failed "$1: $(tail -20 <<<"$out")"
     fi
 }
-start_iscsi thin LUNS=2 LUN_SIZE=160M READONLY=2
+# tgt's memory is filled when it is freed: what a target keeps of a preempted registration must not matter.
+GLIBC_TUNABLES=glibc.malloc.tcache_count=0 MALLOC_PERTURB_=165 start_iscsi thin LUNS=2 LUN_SIZE=160M READONLY=2
 cases "a thin LUN" "$(iscsi_url thin 1)"
 cases "with header digests" "$(iscsi_url thin 1)?header_digest=yes"
 start_iscsi large LUNS=1 LUN_SIZE=160M BLOCK=4096
@@ -138,7 +139,9 @@ check "through a relay" say one open "$far" 43
 through() { fault path "$1" && sleep "$2" && fault path ok; }
 outage "black-holed" through stall 3
 outage "replies swallowed" through swallow 3
-outage "requests held, let through late" through hold 4
+outage "requests held" through hold 4
+matches "they went with their session" "held bytes lost: [1-9]" "$(proxy_log path)"
+outage "requests held, let through late" through holdall 4
 matches "they were late" "late bytes sent: [1-9]" "$(proxy_log path)"
 outage "cut" through cut 1
 

@@ -62,6 +62,7 @@ same "the rate reads back" $((4 << 20)) "$(xget "$D" rate)"
 check "pause" xset "$D" control pause
 check "it is paused" wait_progress "$D" paused 20
 echo changed | dd of="$D" bs=1 seek=0 conv=notrunc status=none
+check "what was under way ends" wait_for 20 still "$D"
 one=$(progress "$D" copied)
 sleep 1
 same "nothing is copied while it is paused" "$one" "$(progress "$D" copied)"

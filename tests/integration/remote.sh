@@ -106,6 +106,7 @@ for far in nfs1 iscsi1 device1; do
     xset "$D" control pause
     check "→ $far: it pauses" wait_progress "$D" paused 20
     echo changed | dd of="$D" bs=1 conv=notrunc status=none && sum=$(sha256sum <"$D")
+    check "→ $far: what was under way ends" wait_for 20 still "$D"
     one=$(progress "$D" copied)
     sleep 1
     same "→ $far: nothing is copied meanwhile" "$one" "$(progress "$D" copied)"

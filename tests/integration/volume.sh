@@ -199,11 +199,16 @@ reads_back() {
     done <"$SCRATCH/sums"
     same "$what" "9 files wrong:" "$count files wrong:$wrong"
 }
+# Once: the number may be another's by the end.
+detach() {
+    [ -z "$device" ] || losetup -d "$device"
+    device=
+}
 reads_back "dmtable --dd puts every file together, byte for byte" "$V"
-device=$(losetup -f --show "$V") && at_end losetup -d "$device"
+device=$(losetup -f --show "$V") && at_end detach
 reads_back "and from a block device" "device:$device"
 reads_back "with another name for the device" "$V" --device "$device"
-losetup -d "$device"
+detach
 
 # the table itself: no gap, no overlap, sectors
 wrong=
@@ -227,11 +232,11 @@ volume_tool 1 "dmtable of a directory" 'no regular file' dmtable "$V" "vm one"
 volume_tool 1 "dmtable of nothing" 'no file nosuch.*list' dmtable "$V" nosuch
 if dmsetup create svmfs-test-$$ --notable 2>/dev/null; then
     dmsetup remove svmfs-test-$$
-    device=$(losetup -f --show "$V") && at_end losetup -d "$device"
+    device=$(losetup -f --show "$V") && at_end detach
     "$VOLUME_TOOL" dmtable "device:$device" sectors | dmsetup create svmfs-test-$$ && at_end dmsetup remove svmfs-test-$$
     same "device-mapper takes it" "$(grep ' sectors$' "$SCRATCH/sums" | cut -d ' ' -f 1)" "$(sha256sum </dev/mapper/svmfs-test-$$ | cut -d ' ' -f 1)"
     dmsetup remove svmfs-test-$$
-    losetup -d "$device"
+    detach
 else
     skip "no device-mapper here"
 fi

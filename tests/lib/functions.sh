@@ -116,17 +116,19 @@ wait_for() {
     done
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# A process that only waits for its parent to hear of its end is gone, too.
+gone() { ! kill -0 "$1" 2>/dev/null || grep -qs '^State:[[:space:]]*Z' "/proc/$1/status"; }
 
 # --- tools and filesystems ---
 
+HISTORY_SOURCES="history.c history_power.c history_record.c history_saved.c linear.c pattern.c"
 # tool NAME: prints the path of a program of tests/tools; takes the one of the build, or compiles it.
 tool() {
     local name=$1
     local built=$BUILD/tests/$name out=$SCRATCH/bin/$name sources
     case $name in
-    verify-load) sources="verify-load.c options.c history.c pattern.c" ;;
-    history-test) sources="history-test.c history.c pattern.c" ;;
+    verify-load) sources="verify-load.c options.c trace.c $HISTORY_SOURCES" ;;
+    history-test) sources="history-test.c $HISTORY_SOURCES" ;;
     *) sources=$name.c ;;
     esac
     if [ ! -x "$built" ]; then
@@ -221,6 +223,8 @@ stop_mount() {
 # progress FILE FIELD
 progress() { xget "$1" progress | tr ' ' '\n' | sed -n "s/^$2=//p"; }
 
+# still FILE [FIELD]: nothing is copied
+still() { local before && before=$(progress "$1" "${2:-copied}") && sleep 0.5 && [ "$before" = "$(progress "$1" "${2:-copied}")" ]; }
 state_is() { [[ " ${*:2} " == *" $(progress "$1" state) "* ]]; }
 
 # wait_progress FILE STATE [SECONDS]: false when the job ends otherwise or the time is over.
@@ -229,7 +233,7 @@ wait_progress() {
     while :; do
         now=$(progress "$file" state)
         [ "$now" = "$wanted" ] && return 0
-        case $now in done | failed | cancelled)
+        case $now in done | failed | cancelled | rescued)
             echo "state is $now, not $wanted: $(xget "$file" error)" >&2
             return 1
             ;;

@@ -2,11 +2,13 @@
 # A real guest: QEMU boots Debian's cloud kernel, whose only program is verify-load on a disk; sourced after functions.sh.
 #
 # The kernel is Debian's newest linux-image-6.1.0-*-cloud-amd64, downloaded by apt-get and unpacked, not installed.
+# GUEST_LOAD: an option more of its verify-load; QEMU_MORE: options more of QEMU.
 # Environment: KERNEL_DIR (a folder that keeps the unpacked kernel for the next run).
 
 requires qemu-system-x86_64 busybox cpio gzip dpkg-deb
 busybox | grep -q 'insmod' || skip_all "busybox has no insmod"
 ldd "$(command -v busybox)" >/dev/null 2>&1 && skip_all "busybox is not static (package busybox-static)"
+QEMU_MORE=()
 MODULES="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk"
 
 # get_kernel DIRECTORY: DIRECTORY/vmlinuz and the modules.
@@ -35,7 +37,8 @@ make_initramfs() {
     mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib"
     cp -L "$(command -v busybox)" "$root/bin/busybox"
     for module in $MODULES; do cp "$KERNEL/$module.ko" "$root/lib/"; done
-    (cd "$ROOT/tests/tools" && ${CC:-cc} -std=gnu11 -O2 -static -pthread verify-load.c options.c history.c pattern.c \
+    # shellcheck disable=SC2086
+    (cd "$ROOT/tests/tools" && ${CC:-cc} -std=gnu11 -O2 -static -pthread verify-load.c options.c trace.c $HISTORY_SOURCES \
         -o "$root/bin/verify-load") || skip_all "verify-load cannot be built static"
     strip "$root/bin/verify-load"
     {
@@ -43,7 +46,10 @@ make_initramfs() {
         for module in $MODULES; do echo "/bin/busybox insmod /lib/$module.ko"; done
         cat <<'INIT'
 echo GUEST UP
-/bin/verify-load --direct --writers=2 --readers=1 --flush=32 --status=1 --until-eof /dev/vda
+for word in $(/bin/busybox cat /proc/cmdline); do
+    case $word in load=*) more=${word#load=} ;; esac
+done
+/bin/verify-load $more --direct --writers=2 --readers=1 --flush=32 --status=1 --until-eof /dev/vda
 echo "GUEST EXIT $?"
 /bin/busybox poweroff -f
 INIT
@@ -76,9 +82,9 @@ start_guest() {
     rm -f "$DISK" "$SCRATCH/console"
     truncate -s 192M "$DISK"
     qemu-system-x86_64 -accel tcg -M q35 -cpu max -m 192 -smp 1 -kernel "$KERNEL/vmlinuz" -initrd "$SCRATCH/initrd.gz" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on ${GUEST_LOAD:+load=$GUEST_LOAD}" \
         -drive "file=$DISK,format=raw,if=virtio,cache=$1,aio=$2,discard=unmap,werror=report,rerror=report" \
-        -nodefaults -no-user-config -display none -no-reboot -monitor none -serial stdio \
+        -nodefaults -no-user-config -display none -no-reboot -monitor none -serial stdio "${QEMU_MORE[@]}" \
         <"$SCRATCH/input" >"$SCRATCH/console" 2>"$SCRATCH/qemu" &
     QEMU=$!
     at_end end_process "$QEMU"

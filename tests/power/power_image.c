@@ -23,7 +23,7 @@ struct power_image {
     struct entry *log;        /* since the last flush */
     size_t logged, room;
     uint64_t changes, lose_at, random;
-    unsigned share;
+    unsigned share, hold_share;
     bool lost, holding;
     struct list held; /* io.link */
 };
@@ -147,7 +147,8 @@ static void run(struct task *task)
     struct io *io = container_of((uint64_t(*)[12])(void *)task, struct io, scratch);
     struct power_image *power = container_of(io->image, struct power_image, image);
     pthread_mutex_lock(&power->mutex);
-    bool hold = power->holding && io->verb == VERB_READ;
+    bool change = io->verb != VERB_READ && io->verb != VERB_MAP;
+    bool hold = change ? next_random(power) % 256 < power->hold_share : power->holding && io->verb == VERB_READ;
     if (hold)
         list_append(&power->held, &io->link);
     int result = hold ? 0 : execute(power, io);
@@ -298,6 +299,25 @@ void power_damage(struct power_image *power, uint64_t at, uint64_t length)
 void power_shrink(struct power_image *power, uint64_t size)
 {
     power->size = size;
+}
+
+void power_hold_changes(struct power_image *power, unsigned share)
+{
+    pthread_mutex_lock(&power->mutex);
+    power->hold_share = share;
+    pthread_mutex_unlock(&power->mutex);
+}
+
+bool power_let_go(struct power_image *power)
+{
+    pthread_mutex_lock(&power->mutex);
+    struct list *link = list_pop(&power->held);
+    struct io *io = link ? container_of(link, struct io, link) : NULL;
+    int result = io ? execute(power, io) : 0;
+    pthread_mutex_unlock(&power->mutex);
+    if (io)
+        io_finish(io, result);
+    return io != NULL;
 }
 
 void power_hold_reads(struct power_image *power, bool hold)

@@ -38,3 +38,8 @@ void power_shrink(struct power_image *power, uint64_t size);
 
 /* True: READs that come from now on wait, until false. */
 void power_hold_reads(struct power_image *power, bool hold);
+
+/* From now on so many of 256 changes and flushes wait for power_let_go. */
+void power_hold_changes(struct power_image *power, unsigned share);
+/* The oldest that waits goes on; false: none. Reactor's thread. */
+bool power_let_go(struct power_image *power);

@@ -1,7 +1,10 @@
 /* moves: modelled guests on one disk while jobs move it to and fro, pause, are cancelled, throttled and fail at random.
  * The whole of svmfs but FUSE: catalog, control surface, jobs, mirror, disk, on memory datastores wrapped so that two
  * overlapping requests in flight on one image that both change bytes are counted as a bug of the layer above. A plain
- * main, for ThreadSanitizer. Usage: moves [SECONDS [SEED]]. */
+ * main, for ThreadSanitizer. Usage: moves [SECONDS [SEED]].
+ *
+ * moves-memory is the same with alloc.c: memory is refused at random while it runs. Then a request may be answered ENOMEM
+ * and a job may fail, but what is read must be right all the same. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,6 +20,7 @@
 #include "catalog/names.h"
 #include "control/control.h"
 #include "io/disk.h"
+#include "tests/stress/alloc.h"
 #include "tests/tools/history.h"
 
 #define DISK_SIZE (24u << 20)
@@ -208,9 +212,29 @@ static void write_rules(struct world *world, unsigned index, const char *rules)
 }
 
 struct tally {
-    unsigned started, moved, cancelled, failed;
+    unsigned started, moved, cancelled, failed, undone;
     unsigned excused; /* moved before the target's one fault came: it was the truth by then */
 };
+
+/* The old disk is kept: it is undone, released, or its time comes. True: undone. */
+static bool end_of_kept(struct guest *operator)
+{
+    char before[64], after[64], line[512];
+    static const char *const verbs[] = {"undo", "undo", "release", "nothing"};
+    get(operator->world, "datastore", before, sizeof(before));
+    usleep(1000 * roll(operator, 200));
+    set(operator->world, "control", verbs[roll(operator, 4)]);
+    for (;;) {
+        get(operator->world, "progress", line, sizeof(line));
+        bool ended = strncmp(line, "state=done", 10) == 0 || strncmp(line, "state=cancelled", 15) == 0 ||
+                     strncmp(line, "state=failed", 12) == 0;
+        if (ended && !strstr(line, " undo="))
+            break;
+        usleep(5000);
+    }
+    get(operator->world, "datastore", after, sizeof(after));
+    return strcmp(before, after) != 0;
+}
 
 /* One job, steered at random until it has ended. */
 static void one_job(struct guest *operator, struct tally * tally)
@@ -227,8 +251,11 @@ static void one_job(struct guest *operator, struct tally * tally)
         snprintf(rule, sizeof(rule), rules[roll(operator, 5)], roll(operator, 40));
         write_rules(world, target, rule);
     }
-    snprintf(command, sizeof(command), "%s%s%s", target ? "b" : "a", roll(operator, 3) ? "" : ",switchover=manual",
-        roll(operator, 3) ? "" : ",rate=60M");
+    if (roll(operator, 4) == 0)
+        set(world, "control", "verify"); /* the move ends it */
+    bool keeps = roll(operator, 3) == 0;
+    snprintf(command, sizeof(command), "%s%s%s%s%s", target ? "b" : "a", roll(operator, 3) ? "" : ",switchover=manual",
+        roll(operator, 3) ? "" : ",rate=60M", roll(operator, 2) ? "" : ",verify", keeps ? ",keep=1s" : "");
     set(world, "migrate", command);
     tally->started++;
     for (;;) {
@@ -240,11 +267,17 @@ static void one_job(struct guest *operator, struct tally * tally)
         static const char *const verbs[] = {
             "pause", "resume", "resume", "resume", "switchover", "switchover", "switchover"};
         unsigned verb = roll(operator, 60);
-        if (verb == 0 || clock_now() > world->until)
+        if (verb == 0 || (clock_now() > world->until && tally->moved > 0))
             set(world, "control", "cancel");
         else
             set(world, "control", verbs[verb % 7]);
     }
+    if (strstr(line, "differences=") && !strstr(line, "differences=0 ")) {
+        fprintf(stderr, "moves: the legs differed: %s\n", line);
+        atomic_fetch_add(&world->wrong, 1);
+    }
+    if (keeps && strncmp(line, "state=done", 10) == 0)
+        tally->undone += end_of_kept(operator);
     tally->moved += strncmp(line, "state=done", 10) == 0;
     tally->cancelled += strncmp(line, "state=cancelled", 15) == 0;
     tally->failed += strncmp(line, "state=failed", 12) == 0;
@@ -296,12 +329,14 @@ static void make(struct world *world, const char *directory)
     must(disk_new(&world->disk, node.id, image), "disk");
     for (unsigned i = 0; i < REACTORS; i++)
         must(reactor_start(&world->reactors[i], i), "reactor");
-    static struct config config = {.jobs = 2, .target_timeout_ns = 5 * NS_PER_S};
+    struct config config = {
+        .epoch_ns = 20 * NS_PER_MS, .jobs = 2, .target_timeout_ns = 5 * NS_PER_S, .state = (char *)directory};
     struct control_disks disks = {open_disk, world};
     must(control_open(&world->control, &config, world->catalog, &disks, world->reactors, REACTORS), "control");
     must(control_recover(world->control), "recover");
     must(disk_call(world, 0, VERB_RESIZE, 0, (struct extent){0, DISK_SIZE}, NULL), "resize");
     world->history = history_new(0, DISK_SIZE, world->seed, false);
+    history_record(world->history);
     history_set_reader(world->history, read_block, world);
 }
 
@@ -353,23 +388,39 @@ int main(int argc, char **argv)
         return 1;
     make(&world, directory);
     world.until = clock_now() + seconds * NS_PER_S;
+    if (alloc_refuse)
+        alloc_refuse((unsigned)world.seed, 2000);
     start_guests(&world, guests);
     struct guest operator= {.world = &world, .random = (unsigned)world.seed};
     while (clock_now() < world.until)
+        one_job(&operator, & tally);
+    unsigned long refused = alloc_refuse ? alloc_refuse(0, 0) : 0;
+    for (unsigned i = 0; i < 20 && tally.moved == 0; i++) /* a slow machine: one at least, with all the time it needs */
         one_job(&operator, & tally);
     for (unsigned i = 0; i < GUESTS; i++)
         pthread_join(guests[i].thread, NULL);
     check_all(&world, &guests[0]);
     for (unsigned i = 0; i < GUESTS; i++)
         free(guests[i].buffer);
+    struct linear_report linear = history_linear(world.history);
+    if (linear.violations)
+        printf("WRONG order: %s\n", linear.first);
     end(&world);
     snprintf(command, sizeof(command), "rm -rf %s", directory);
     int cleaned = system(command);
-    printf("seed %llu: %u requests, %u jobs: %u moved, %u cancelled, %u failed; %u wrong blocks, %u errors (%u "
+    printf("seed %llu: %u requests, %u jobs: %u moved (%u undone), %u cancelled, %u failed; %u wrong blocks, %u errors "
+           "(%u "
            "excused), %u overlaps\n",
-        (unsigned long long)world.seed, world.done, tally.started, tally.moved, tally.cancelled, tally.failed,
-        world.wrong, world.errors, tally.excused, backend_fault_overlaps());
-    bool good = world.wrong == 0 && world.errors <= tally.excused && backend_fault_overlaps() == 0 && tally.moved > 0;
+        (unsigned long long)world.seed, world.done, tally.started, tally.moved, tally.undone, tally.cancelled,
+        tally.failed, world.wrong, world.errors, tally.excused, backend_fault_overlaps());
+    printf("%llu reads and writes of %llu blocks are linearizable but for %llu\n",
+        (unsigned long long)linear.operations, (unsigned long long)linear.places,
+        (unsigned long long)linear.violations);
+    bool good = world.wrong == 0 && linear.violations == 0 && linear.operations > 1000 &&
+                (alloc_refuse ? refused > 5 : world.errors <= tally.excused) && backend_fault_overlaps() == 0 &&
+                tally.moved > 0;
+    if (alloc_refuse)
+        printf("memory was refused %lu times\n", refused);
     printf("%d passed, %d failed, 0 skipped\n", good, !good);
     return good && cleaned == 0 ? 0 : 1;
 }

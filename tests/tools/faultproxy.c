@@ -13,6 +13,7 @@
  *   swallow         requests pass, replies are thrown away: what was asked is done and never answered
  *   hold            on the connections there are at this moment requests are held; new ones work. At ok they are let
  *                   through, even if the client has closed its connection, or died, long before: a late write.
+ *   holdall         as hold, and new connections get no answer: the client cannot end what is held by coming again
  *
  * A connection whose client is gone stays until what it sent is with the target, if it was held LINGER_MS longer, so that
  * the target does what it was asked. If the target closes it first the rest is lost, as when a server ends a session.
@@ -33,9 +34,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum mode { OK, DELAY, STALL, BLACKHOLE, CUT, CUTONCE, CUTAFTER, SWALLOW, HOLD };
+enum mode { OK, DELAY, STALL, BLACKHOLE, CUT, CUTONCE, CUTAFTER, SWALLOW, HOLD, HOLDALL };
 static const char *const NAMES[] = {
-    "ok", "delay", "stall", "blackhole", "cut", "cutonce", "cutafter", "swallow", "hold"};
+    "ok", "delay", "stall", "blackhole", "cut", "cutonce", "cutafter", "swallow", "hold", "holdall"};
 
 enum { CONNECTIONS = 128, FILLERS = 4, PIECE = 256 << 10, BUFFERED = 1 << 20, LINGER_MS = 3000, TICK_MS = 5 };
 enum { CLIENT, TARGET };
@@ -166,6 +167,16 @@ static void take_connection(struct proxy *proxy)
 
 /* --- commands --- */
 
+static bool holds(enum mode mode)
+{
+    return mode == HOLD || mode == HOLDALL;
+}
+
+static bool deaf(enum mode mode)
+{
+    return mode == BLACKHOLE || mode == HOLDALL;
+}
+
 static void obey(struct proxy *proxy, enum mode mode, uint64_t number)
 {
     enum mode before = proxy->mode;
@@ -177,17 +188,17 @@ static void obey(struct proxy *proxy, enum mode mode, uint64_t number)
         reset(&proxy->listener);
     if (before == CUT && mode != CUT)
         proxy->listener = open_listener(proxy);
-    if (before == BLACKHOLE && mode != BLACKHOLE)
+    if (deaf(before) && !deaf(mode))
         empty_queue(proxy);
-    if (mode == BLACKHOLE && before != BLACKHOLE)
+    if (deaf(mode) && !deaf(before))
         fill_queue(proxy);
     for (int i = 0; i < CONNECTIONS; i++) {
         struct connection *connection = &proxy->connections[i];
         if (connection->gap)
             drop(connection);
-        if (connection->held && mode != HOLD && waiting(&connection->to[TARGET]))
+        if (connection->held && !holds(mode) && waiting(&connection->to[TARGET]))
             printf("held bytes let go: %zu\n", waiting(&connection->to[TARGET]));
-        connection->held = mode == HOLD && connection->fd[CLIENT] >= 0;
+        connection->held = holds(mode) && connection->fd[CLIENT] >= 0;
         connection->was_held |= connection->held;
     }
 }
@@ -203,7 +214,7 @@ static void read_control(struct proxy *proxy)
     if (!whole || strcmp(line, proxy->command) == 0 || sscanf(line, "%31s %llu", word, &number) < 1)
         return;
     strcpy(proxy->command, line);
-    for (unsigned mode = OK; mode <= HOLD; mode++)
+    for (unsigned mode = OK; mode <= HOLDALL; mode++)
         if (strcmp(word, NAMES[mode]) == 0) {
             obey(proxy, (enum mode)mode, number);
             printf("%s", line);
@@ -347,7 +358,7 @@ static void turn(struct proxy *proxy)
     struct pollfd polled[1 + 2 * CONNECTIONS];
     uint64_t now = now_ms();
     /* what nothing is wanted of is not polled: an end that is not taken notice of would wake this up without end */
-    polled[0] = (struct pollfd){.fd = proxy->mode == BLACKHOLE ? -1 : proxy->listener, .events = POLLIN};
+    polled[0] = (struct pollfd){.fd = deaf(proxy->mode) ? -1 : proxy->listener, .events = POLLIN};
     for (int i = 0; i < 2 * CONNECTIONS; i++) {
         const struct connection *connection = &proxy->connections[i / 2];
         short events = wants_read(proxy, connection, i % 2) ? POLLIN : 0;

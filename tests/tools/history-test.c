@@ -97,11 +97,42 @@ static void odd_edges(void)
     history_free(history);
 }
 
+static void write_whole(struct history *history, uint8_t data[BLOCK])
+{
+    struct history_write write = {.length = BLOCK};
+    history_write_begin(history, &write, HISTORY_DATA, 1);
+    history_fill(history, &write, data);
+    history_write_end(history, &write, 0);
+}
+
+static void lost_power(void)
+{
+    uint8_t data[5][BLOCK];
+    for (unsigned found = 0; found < 5; found++) {
+        struct history *history = history_new(0, 4096, 1, false);
+        history_can_lose(history);
+        write_whole(history, data[0]);
+        write_whole(history, data[1]);
+        uint64_t began = history_flush_begin(history);
+        write_whole(history, data[2]); /* beside the flush */
+        history_flush_end(history, began);
+        write_whole(history, data[3]);
+        write_whole(history, data[4]);
+        expect("the newest before the loss", judge(history, data[4]), 0);
+        history_lose(history);
+        expect("what was written over before the flush, and what not", judge(history, data[found]), found == 0);
+        if (found > 0 && found < 4)
+            expect("it stays so", judge(history, data[4]), 1);
+        history_free(history);
+    }
+}
+
 int main(void)
 {
     overlapping();
     failed_write();
     odd_edges();
+    lost_power();
     if (!failures)
         printf("history: sound\n");
     return failures != 0;

@@ -19,8 +19,7 @@
  * A write that failed may have landed or not: it becomes one more answer, and its edges are unknown.
  *
  * One mutex guards everything. This is no benchmark. */
-#include "history.h"
-#include "pattern.h"
+#include "history_inside.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -29,40 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint64_t UNKNOWN = PATTERN_NONE;
-static const uint64_t MIXTURE = UINT64_MAX - 1;
-static const uint64_t SEVERAL = UINT64_MAX - 2;
-static const char MAGIC[8] = "SVMFSHI1";
-
-struct more {
-    uint64_t counter, ended;
-    struct more *next;
-};
-
-struct block {
-    uint64_t counter, ended;
-    union {
-        struct more *more;
-        uint8_t *image; /* when counter is MIXTURE */
-    };
-};
-
-struct history {
-    uint64_t base, length, seed;
-    history_reader *reader;
-    void *opaque;
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    uint64_t clock, counter;
-    unsigned in_flight, quiet_wanted;
-    bool quiet;
-    unsigned reported;
-    struct history_write *writes;
-    struct history_read *reads;
-    struct block *blocks;
-};
-
-static void *must(void *memory)
+void *history_must(void *memory)
 {
     if (!memory) {
         fprintf(stderr, "verify-load: out of memory\n");
@@ -73,14 +39,14 @@ static void *must(void *memory)
 
 struct history *history_new(uint64_t base, uint64_t length, uint64_t seed, bool unknown)
 {
-    struct history *history = must(calloc(1, sizeof *history));
+    struct history *history = history_must(calloc(1, sizeof *history));
     history->base = base;
     history->length = length / BLOCK * BLOCK;
     history->seed = seed;
     history->clock = 1;
     pthread_mutex_init(&history->mutex, NULL);
     pthread_cond_init(&history->changed, NULL);
-    history->blocks = must(calloc(history->length / BLOCK + 1, sizeof *history->blocks));
+    history->blocks = history_must(calloc(history->length / BLOCK + 1, sizeof *history->blocks));
     for (uint64_t i = 0; unknown && i < history->length / BLOCK; i++)
         history->blocks[i].counter = UNKNOWN;
     return history;
@@ -104,10 +70,13 @@ void history_free(struct history *history)
 {
     if (!history)
         return;
-    for (uint64_t i = 0; i < history->length / BLOCK; i++)
+    for (uint64_t i = 0; i < history->length / BLOCK; i++) {
         forget_more(&history->blocks[i]);
+        history_forget_old(&history->blocks[i]);
+    }
     pthread_cond_destroy(&history->changed);
     pthread_mutex_destroy(&history->mutex);
+    linear_free(history->linear);
     free(history->blocks);
     free(history);
 }
@@ -210,7 +179,7 @@ static void note_seen(struct history_read *read, const struct history_write *wri
         return;
     if (read->seen_count == read->seen_room) {
         read->seen_room = read->seen_room ? read->seen_room * 2 : 16;
-        read->seen = must(realloc(read->seen, read->seen_room * sizeof *read->seen));
+        read->seen = history_must(realloc(read->seen, read->seen_room * sizeof *read->seen));
     }
     read->seen[read->seen_count++] = (struct history_seen){write->counter, write->offset, write->length};
 }
@@ -223,7 +192,7 @@ static int settle(struct history *history, struct history_write *write, uint64_t
     int error = 0;
     if (block->counter == MIXTURE)
         return 0;
-    image = must(malloc(BLOCK));
+    image = history_must(malloc(BLOCK));
     if (unsettled(history, start)) {
         write->settling = true;
         pthread_mutex_unlock(&history->mutex);
@@ -284,6 +253,7 @@ void history_fill(const struct history *history, const struct history_write *wri
 /* A full block was written: drop the answers that it made old, add itself. */
 static void add_answer(struct history *history, struct block *block, const struct history_write *write, int error)
 {
+    history_remember(history, block);
     bool old_first = !error && (block->counter == UNKNOWN || block->counter == MIXTURE || block->ended < write->began);
     if (old_first && (block->counter == MIXTURE || !block->more)) {
         become(block, write->counter, history->clock);
@@ -307,7 +277,7 @@ static void add_answer(struct history *history, struct block *block, const struc
     }
     block->more = kept;
     if (!old_first) {
-        struct more *more = must(malloc(sizeof *more));
+        struct more *more = history_must(malloc(sizeof *more));
         *more = (struct more){block->counter, block->ended, block->more};
         block->more = more;
     }
@@ -338,6 +308,7 @@ void history_write_end(struct history *history, struct history_write *write, int
     history->clock++;
     uint64_t end = write->offset + write->length;
     for (uint64_t start = write->offset / BLOCK * BLOCK; start < end; start += BLOCK) {
+        history_note_write(history, write, start, error);
         if (covers(write, start))
             add_answer(history, block_at(history, start), write, error);
         else
@@ -379,7 +350,7 @@ static void add_choice(struct history_read *read, uint64_t block, uint64_t count
 {
     if (read->choice_count == read->choice_room) {
         read->choice_room = read->choice_room ? read->choice_room * 2 : 64;
-        read->choices = must(realloc(read->choices, read->choice_room * sizeof *read->choices));
+        read->choices = history_must(realloc(read->choices, read->choice_room * sizeof *read->choices));
     }
     read->choices[read->choice_count++] = (struct history_choice){block, counter};
 }
@@ -389,12 +360,13 @@ void history_read_begin(struct history *history, struct history_read *read)
 {
     size_t count = read->length / BLOCK;
     if (count > read->room) {
-        read->before = must(realloc(read->before, count * sizeof *read->before));
+        read->before = history_must(realloc(read->before, count * sizeof *read->before));
         read->room = count;
     }
     read->seen_count = 0;
     read->choice_count = 0;
     pthread_mutex_lock(&history->mutex);
+    read->began = ++history->clock;
     for (size_t i = 0; i < count; i++) {
         struct block *block = block_at(history, read->offset + i * BLOCK);
         read->before[i] = block->counter;
@@ -434,7 +406,10 @@ static void complain(struct history *history, struct block *block, uint64_t offs
 {
     struct pattern_claim claim = pattern_claim(data);
     if (history->reported++ < 20) {
-        fprintf(stderr, "WRONG offset %llu: ", (unsigned long long)offset);
+        char when[32];
+        time_t now = time(NULL);
+        strftime(when, sizeof(when), "%T", localtime(&now));
+        fprintf(stderr, "WRONG at %s, offset %llu: ", when, (unsigned long long)offset);
         if (block->counter == MIXTURE)
             fprintf(stderr, "expected a mixture of odd writes");
         else
@@ -475,6 +450,7 @@ static enum verdict judge(struct history *history, struct history_read *read, si
     struct block *block = block_at(history, start);
     bool beside = false, one_of_them = false;
     uint64_t got = pattern_recognise(history->seed, data, start);
+    history_note_read(history, read, start, got);
     for (size_t i = 0; i < read->seen_count; i++) {
         if (!overlaps(read->seen[i].offset, read->seen[i].length, start, BLOCK))
             continue;
@@ -506,6 +482,7 @@ unsigned history_read_end(struct history *history, struct history_read *read, co
     unsigned wrong = 0;
     *torn = false;
     pthread_mutex_lock(&history->mutex);
+    history->clock++;
     for (size_t i = 0; data && i < read->length / BLOCK; i++) {
         enum verdict verdict = judge(history, read, i, (const uint8_t *)data + i * BLOCK);
         wrong += verdict == WRONG;
@@ -526,69 +503,4 @@ void history_read_free(struct history_read *read)
     free(read->before);
     free(read->choices);
     free(read->seen);
-}
-
-/* --- the saved form: header, one counter a block, then the bytes of the mixtures in order --- */
-
-struct saved {
-    char magic[8];
-    uint64_t base, length, seed, counter;
-};
-
-int history_save(struct history *history, const char *path)
-{
-    struct saved saved = {.base = history->base, .length = history->length, .seed = history->seed};
-    FILE *out = fopen(path, "wb");
-    bool good = out != NULL;
-    if (!out)
-        return -errno;
-    pthread_mutex_lock(&history->mutex); /* reads settle what a block holds */
-    saved.counter = history->counter;
-    memcpy(saved.magic, MAGIC, sizeof MAGIC);
-    good = fwrite(&saved, sizeof saved, 1, out) == 1;
-    for (uint64_t i = 0; good && i < history->length / BLOCK; i++) {
-        struct block *block = &history->blocks[i];
-        uint64_t counter = block->counter != MIXTURE && block->more ? UNKNOWN : block->counter;
-        good = fwrite(&counter, sizeof counter, 1, out) == 1;
-    }
-    for (uint64_t i = 0; good && i < history->length / BLOCK; i++)
-        if (history->blocks[i].counter == MIXTURE)
-            good = fwrite(history->blocks[i].image, BLOCK, 1, out) == 1;
-    pthread_mutex_unlock(&history->mutex);
-    if (fclose(out) != 0)
-        good = false;
-    return good ? 0 : -EIO;
-}
-
-struct history *history_load(const char *path)
-{
-    struct saved saved;
-    struct history *history;
-    FILE *in = fopen(path, "rb");
-    bool good = in && fread(&saved, sizeof saved, 1, in) == 1 && memcmp(saved.magic, MAGIC, sizeof MAGIC) == 0;
-    if (!good) {
-        if (in)
-            fclose(in);
-        return NULL;
-    }
-    history = history_new(saved.base, saved.length, saved.seed, false);
-    history->counter = saved.counter;
-    for (uint64_t i = 0; good && i < saved.length / BLOCK; i++) {
-        uint64_t counter;
-        good = fread(&counter, sizeof counter, 1, in) == 1;
-        if (!good)
-            break;
-        history->blocks[i].counter = counter;
-        if (counter == MIXTURE)
-            history->blocks[i].image = must(calloc(1, BLOCK));
-    }
-    for (uint64_t i = 0; good && i < saved.length / BLOCK; i++)
-        if (history->blocks[i].counter == MIXTURE)
-            good = fread(history->blocks[i].image, BLOCK, 1, in) == 1;
-    fclose(in);
-    if (!good) {
-        history_free(history);
-        return NULL;
-    }
-    return history;
 }

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "linear.h"
 #include "pattern.h"
 
 enum history_kind { HISTORY_DATA, HISTORY_ZERO };
@@ -28,7 +29,7 @@ struct history_choice {
 
 /* One read in flight: what each block might hold when it began, and the writes it ran beside. */
 struct history_read {
-    uint64_t offset, length;
+    uint64_t offset, length, began;
     uint64_t *before;
     struct history_choice *choices; /* blocks with more than one answer at the beginning */
     size_t choice_count, choice_room;
@@ -63,6 +64,17 @@ void history_quiet_end(struct history *history);
 uint64_t history_base(const struct history *history);
 uint64_t history_length(const struct history *history);
 uint64_t history_written(const struct history *history);
+
+/* For a disk that may lose what was not flushed: before the first write. A flush is noted by its begin and, when it
+ * succeeded, its end. After a loss each block holds what it held at the last flush, or what was written since. */
+void history_can_lose(struct history *history);
+uint64_t history_flush_begin(struct history *history);
+void history_flush_end(struct history *history, uint64_t began);
+void history_lose(struct history *history);
+
+/* From now on a sample of the blocks is recorded for the judgement by linear.c; before the first read or write. */
+void history_record(struct history *history);
+struct linear_report history_linear(struct history *history);
 
 int history_save(struct history *history, const char *path);
 struct history *history_load(const char *path);

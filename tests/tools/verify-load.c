@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "history.h"
 #include "options.h"
+#include "trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ enum { REGION = 1 << 20, TOO_MANY_ERRORS = 1000 };
 struct run {
     struct options options;
     struct history *history;
+    struct trace *trace;
     int fd;
     uint8_t *map;
     atomic_bool stop;
@@ -217,12 +219,31 @@ static void one_write(struct worker *worker)
         error = transfer(run, true, by_map, worker->buffer, write.offset, length);
     note_latency(run, begun);
     history_write_end(run->history, &write, error);
+    trace_add(
+        run->trace, (struct trace_event){begun, now_us(), write.offset, length, write.counter, punch ? 'z' : 'w'});
     if (error) {
         note_error(run, punch ? "punch" : "write", write.offset, length, error);
         return;
     }
     atomic_fetch_add(&run->writes, 1);
     atomic_fetch_add(&run->write_bytes, length);
+}
+
+/* What the bytes of a wrong read are now, and what was done to them before. */
+static void tell_wrong(struct run *run, const struct history_read *read, void *buffer, uint64_t begun)
+{
+    trace_tell(run->trace, read->offset, read->length, now_us());
+    fprintf(stderr, "  the wrong read: %llu+%llu from %.3f ms\n", (unsigned long long)read->offset,
+        (unsigned long long)read->length, (double)begun / 1000 - (double)now_us() / 1000);
+    for (int again = 0; again < 3 && transfer(run, false, false, buffer, read->offset, read->length) == 0; again++) {
+        fprintf(stderr, "  again:");
+        for (uint64_t at = 0; at < read->length; at += BLOCK) {
+            struct pattern_claim claim = pattern_claim((uint8_t *)buffer + at);
+            fprintf(stderr, " %llu", (unsigned long long)(claim.is_ours ? claim.counter >> 16 : 0));
+        }
+        fputc('\n', stderr);
+        usleep(20000);
+    }
 }
 
 /* Reads and judges; a block caught half way is read again with no write in flight. */
@@ -236,7 +257,10 @@ static int checked_read(struct run *run, struct history_read *read, void *buffer
         uint64_t begun = now_us();
         int error = transfer(run, false, by_map, buffer, read->offset, read->length);
         note_latency(run, begun);
-        atomic_fetch_add(&run->wrong, history_read_end(run->history, read, error ? NULL : buffer, &torn));
+        unsigned wrong = history_read_end(run->history, read, error ? NULL : buffer, &torn);
+        trace_add(run->trace, (struct trace_event){begun, now_us(), read->offset, read->length, 0, 'r'});
+        if (wrong && atomic_fetch_add(&run->wrong, wrong) < 5)
+            tell_wrong(run, read, buffer, begun);
         if (attempt)
             history_quiet_end(run->history);
         if (error || !torn)
@@ -494,7 +518,14 @@ int main(int argc, char **argv)
         return 2;
     }
     run.history = make_history(&run.options);
+    run.trace = trace_new();
+    if (!run.trace) {
+        fprintf(stderr, "verify-load: no memory\n");
+        return 2;
+    }
     history_set_reader(run.history, read_block, &run);
+    if (!run.options.check && (!run.options.keep || run.options.load))
+        history_record(run.history);
     if (run.options.check)
         read_everything(&run);
     else
@@ -503,14 +534,19 @@ int main(int argc, char **argv)
         fprintf(stderr, "verify-load: %s: %s\n", run.options.save, strerror(-error));
         return 2;
     }
-    unsigned long long errors = atomic_load(&run.errors), wrong = atomic_load(&run.wrong);
+    struct linear_report linear = history_linear(run.history);
+    if (linear.violations)
+        fprintf(stderr, "WRONG order: %s\n", linear.first);
+    unsigned long long errors = atomic_load(&run.errors), wrong = atomic_load(&run.wrong) + linear.violations;
     bool pass = wrong == 0 && (errors == 0 || run.options.tolerate);
     printf("LOAD %s writes=%llu reads=%llu written=%llu read=%llu flushes=%llu again=%llu worst_us=%llu errors=%llu "
            "wrong=%llu "
-           "known=%llu\n",
+           "known=%llu linear=%llu places=%llu%s\n",
         pass ? "PASS" : "FAIL", atomic_load(&run.writes), atomic_load(&run.reads), atomic_load(&run.write_bytes),
         atomic_load(&run.read_bytes), atomic_load(&run.flushes), atomic_load(&run.retries),
-        atomic_load(&run.worst_ever_us), errors, wrong, (unsigned long long)history_written(run.history));
+        atomic_load(&run.worst_ever_us), errors, wrong, (unsigned long long)history_written(run.history),
+        (unsigned long long)linear.operations, (unsigned long long)linear.places, linear.full ? " full" : "");
     history_free(run.history);
+    trace_free(run.trace);
     return pass ? 0 : 1;
 }

@@ -18,7 +18,9 @@
 #include "base/clock.h"
 #include "base/event.h"
 #include "fs/channel.h"
+#include "fs/crash.h"
 #include "fs/filesystem.h"
+#include "fs/poison.h"
 #include "fs/slots.h"
 #include "fs/verbs.h"
 
@@ -36,16 +38,19 @@ enum deed {
     DEED_OTHER,  /* accounted to datastore 1, answered */
     DEED_BLOCK,  /* a call on a pool that waits for world->open */
     DEED_ENOSYS,
+    DEED_CRASH,      /* dies of the signal that is the write's length */
+    DEED_CRASH_CALL, /* the same in a call on a pool */
 };
 
 /* Shared by the test and its workers. */
 struct world {
-    _Atomic unsigned executed, calls, afters;
+    _Atomic unsigned executed, calls, afters, poison;
     struct execution {
         uint64_t unique;
         bool retry;
     } log[EXECUTIONS];
     _Atomic bool open;
+    _Atomic int crash; /* the worker's main thread raises it */
     uint8_t disk[DISK_BYTES];
 };
 
@@ -73,6 +78,11 @@ void disk_expire(struct reactor *reactor)
 bool verb_may_be_enosys(uint32_t opcode)
 {
     return opcode == FUSE_COPY_FILE_RANGE;
+}
+
+void poison_tell(struct filesystem *fs, struct slot *slot)
+{
+    world->poison++;
 }
 
 static void reply_read(struct request *request)
@@ -109,6 +119,17 @@ static int blocked(struct request *request)
     return -EXDEV;
 }
 
+static int crash_signal(struct request *request)
+{
+    return (int)((const struct fuse_write_in *)request->body)->size;
+}
+
+static int crash_call(struct request *request)
+{
+    raise(crash_signal(request));
+    return 0;
+}
+
 static void unblocked(struct request *request, int error)
 {
     world->afters++;
@@ -143,6 +164,12 @@ static void do_deed(struct request *request, enum deed deed)
         break;
     case DEED_ENOSYS:
         request_reply(request, -ENOSYS);
+        break;
+    case DEED_CRASH:
+        raise(crash_signal(request));
+        break;
+    case DEED_CRASH_CALL:
+        request_block(request, &datastores[0], crash_call, unblocked);
         break;
     }
 }
@@ -188,6 +215,7 @@ static void work(const char *die_at)
     if (die_at)
         setenv("SVMFS_DIE_AT", die_at, 1);
     event_arm();
+    crash_arm();
     for (unsigned i = 0; i < DATASTORES; i++)
         if (pool_open(&datastores[i].pool, "pool", 1) < 0)
             _exit(91);
@@ -196,8 +224,11 @@ static void work(const char *die_at)
     if (session_map(&filesystem.session, session.fd) < 0 || reactor_start(&filesystem.reactors[0], 0) < 0)
         _exit(92);
     reactor_call(filesystem.reactors[0], open_it, NULL);
-    while (!channel_gone(filesystem.channels[0]))
+    while (!channel_gone(filesystem.channels[0])) {
         usleep(1000);
+        if (world->crash)
+            raise(world->crash);
+    }
     /* What still runs keeps its slot; otherwise none may be left. */
     for (int i = 0; i < 200 && channel_active(filesystem.channels[0]); i++)
         usleep(1000);
@@ -209,7 +240,7 @@ static void work(const char *die_at)
 
 static void setup(void)
 {
-    int pair[2], size = 8 << 20;
+    int pair[2], size = 64 << 20; /* all answers of a test: the true kernel takes each */
     world = mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(world, MAP_FAILED);
     cr_assert_eq(session_create(&session, 1, 0), 0);

@@ -46,7 +46,7 @@ static void begin(void)
 static int commit(size_t count)
 {
     struct job_record *records[] = {&members[0], &members[1]};
-    return jobs_commit(stage.catalog, records, count, &family);
+    return jobs_commit(stage.catalog, records, count, &family, NULL);
 }
 
 static void end(void)

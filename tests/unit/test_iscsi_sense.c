@@ -113,3 +113,14 @@ Test(iscsi_sense, keys)
     keys = lun_keys_decode(data, 3, 7);
     cr_assert_eq(keys.ours + keys.others, 0);
 }
+
+Test(iscsi_sense, reservation)
+{
+    uint8_t data[24] = {0};
+    data[21] = 0x07;
+    cr_assert_eq(lun_reservation_decode(data, sizeof(data)), 0); /* there is none */
+    scsi_set_uint32(data + 4, 16);
+    cr_assert_eq(
+        lun_reservation_decode(data, sizeof(data)), SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    cr_assert_eq(lun_reservation_decode(data, 23), 0);
+}

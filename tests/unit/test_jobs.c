@@ -12,7 +12,7 @@ static struct job_record record;
 
 static int commit_one(struct catalog *catalog, struct job_record *one)
 {
-    return jobs_commit(catalog, &one, 1, NULL);
+    return jobs_commit(catalog, &one, 1, NULL, NULL);
 }
 
 static void open_two(void)
@@ -235,6 +235,39 @@ Test(jobs, a_partial_that_cannot_go_now_stays_on_record)
     cr_assert_eq(stage_hidden(&stage, 1, "stray-"), 0);
     cr_assert_eq(jobs_abandon(stage.catalog, &record), 0);
     check_only_on(0);
+}
+
+/* ---- a source that is kept ---- */
+
+static void commit_kept(struct stage *on)
+{
+    begin();
+    strcpy(record.kept, DATASTORE_PRIVATE "/rescued-7");
+    commit();
+    jobs_flip(on->catalog, &record);
+}
+
+static void complete_kept(struct stage *on)
+{
+    cr_assert_eq(jobs_list(on->catalog, take_record, &record), 0);
+    jobs_complete(on->catalog, &record, NULL);
+}
+
+/* Law 16: what could not be read all of is not removed, wherever its completion is cut off. */
+Test(jobs, a_source_that_is_to_be_kept_gets_a_hidden_name)
+{
+    static const char *const events[] = {"job-renamed", "job-named", "job-source-removed", "none"};
+    stage_mount(&stage, true);
+    commit_kept(&stage);
+    stage_unmount(&stage);
+    for (unsigned i = 0; i < sizeof(events) / sizeof(*events); i++)
+        cr_assert_eq(stage_die(&stage, events[i], 1, false, complete_kept), i < 3, "%s", events[i]);
+    cr_expect_str_eq(stage_content(&stage, 0, DATASTORE_PRIVATE "/rescued-7"), "bytes");
+    cr_expect(!stage_has(&stage, 0, "vm/disk"));
+    stage_mount(&stage, true);
+    cr_expect_eq(stage_where(&stage, "vm/disk"), 1);
+    cr_expect_eq(jobs_set_aside_strays(stage.catalog), 0);
+    cr_expect_eq(stage_hidden(&stage, 0, "rescued-"), 1);
 }
 
 /* ---- names and moves ---- */

@@ -54,9 +54,11 @@ Test(throttle, a_new_rate_is_felt_at_once)
 Test(states, ends_are_ends)
 {
     for (int to = 0; to < JOB_STATES; to++) {
-        cr_expect(!job_may_move(JOB_DONE, (enum job_state)to));
+        bool goes_on = to == JOB_OPENING || to == JOB_CANCELLED || to == JOB_FAILED; /* the reverse of what is kept */
+        cr_expect_eq(job_may_move(JOB_DONE, (enum job_state)to), goes_on);
         cr_expect(!job_may_move(JOB_CANCELLED, (enum job_state)to));
         cr_expect(!job_may_move(JOB_FAILED, (enum job_state)to));
+        cr_expect(!job_may_move(JOB_RESCUED, (enum job_state)to));
     }
 }
 
@@ -64,9 +66,19 @@ Test(states, only_the_switchover_leads_to_done)
 {
     for (int from = 0; from < JOB_STATES; from++) {
         cr_expect_eq(job_may_move((enum job_state)from, JOB_DONE), from == JOB_SWITCHING);
+        cr_expect_eq(job_may_move((enum job_state)from, JOB_RESCUED), from == JOB_SWITCHING);
         cr_expect_eq(job_may_move((enum job_state)from, JOB_SWITCHING), from == JOB_MIRRORED || from == JOB_QUEUED);
-        cr_expect_eq(job_may_move((enum job_state)from, JOB_MIRRORED), from == JOB_COPYING);
+        cr_expect_eq(job_may_move((enum job_state)from, JOB_MIRRORED), from == JOB_COPYING || from == JOB_VERIFYING);
     }
+}
+
+Test(states, what_is_verified_is_copied_first)
+{
+    for (int from = 0; from < JOB_STATES; from++)
+        cr_expect_eq(job_may_move((enum job_state)from, JOB_VERIFYING), from == JOB_COPYING);
+    cr_expect(job_may_move(JOB_VERIFYING, JOB_COPYING), "what differs is copied again");
+    cr_expect(job_may_move(JOB_VERIFYING, JOB_PAUSED));
+    cr_expect_not(job_may_move(JOB_VERIFYING, JOB_SWITCHING));
 }
 
 Test(states, every_state_has_a_name_and_a_way_to_end)

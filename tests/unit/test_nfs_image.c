@@ -305,6 +305,31 @@ Test(nfs_image, the_next_workers_fence_takes_its_time)
     finish();
 }
 
+static void be_silent(bool silent)
+{
+    pthread_mutex_lock(&stage.mutex);
+    stage.silent = silent;
+    pthread_mutex_unlock(&stage.mutex);
+}
+
+/* A server that stands still works nothing off: its time begins again. */
+Test(nfs_image, the_quiet_time_of_a_server_that_stands_still_does_not_count)
+{
+    sem_t told;
+    sem_init(&told, 0, 0);
+    stage_start(&stage);
+    uint64_t began = clock_now();
+    open_datastore(2, NS_PER_S);
+    image_fence(image, fenced, &told);
+    usleep(400000);
+    be_silent(true);
+    usleep(500000);
+    be_silent(false);
+    sem_wait(&told);
+    cr_assert(clock_now() - began >= 2 * NS_PER_S);
+    finish();
+}
+
 Test(nfs_image, a_fence_waits_for_the_quiet_time_of_its_own_ghosts)
 {
     struct wait first;
@@ -338,6 +363,40 @@ Test(nfs_image, what_a_dead_worker_lost_is_told_once)
     cr_assert_eq(write_block(1, 2), 0);
     cr_assert_eq(flush(), 0);
     cr_assert(holds(stage.durable, 1, 2));
+}
+
+/* Not a loss that a flush of svmfs's own found, which nobody waited for. */
+Test(nfs_image, a_loss_waits_for_somebody_to_be_told)
+{
+    start(0);
+    cr_assert_eq(write_block(1, 1), 0);
+    kill_worker();
+    stage_crash(&stage);
+    open_datastore(2, NS_PER_MS);
+    while (stage_commits(&stage) == 0)
+        usleep(1000);
+    image_put(image);
+    datastore_free(datastore);
+    reactor_stop(reactor);
+    open_datastore(3, NS_PER_MS);
+    cr_assert_eq(flush(), -EIO);
+    cr_assert_eq(flush(), 0);
+}
+
+/* Not only when the guest flushes: the server's own death may come before. */
+Test(nfs_image, what_a_dead_worker_left_is_committed_at_once)
+{
+    start(0);
+    cr_assert_eq(write_block(1, 1), 0);
+    kill_worker();
+    open_datastore(2, NS_PER_MS);
+    while (stage_commits(&stage) == 0)
+        usleep(1000);
+    stage_crash(&stage);
+    cr_assert_eq(write_block(2, 2), 0);
+    cr_assert_eq(flush(), 0);
+    cr_assert(holds(stage.durable, 1, 1));
+    cr_assert(holds(stage.durable, 2, 2));
 }
 
 Test(nfs_image, what_a_dead_worker_left_is_committed)

@@ -79,3 +79,23 @@ Test(router, verdict_of_two_legs)
         cr_expect_eq(route_verdict(rows[i].phase, B, rows[i].pending, rows[i].source, rows[i].target), rows[i].verdict,
             "row %u", i);
 }
+
+/* Law 1's only exception: every verb in every phase, and what the source said. */
+Test(router, what_the_target_may_be_asked_for)
+{
+    static const int refused[] = {-EINVAL, -EFAULT, -EOPNOTSUPP, -ECANCELED};
+    for (int phase = MIRROR_NONE; phase <= MIRROR_DROPPED; phase++)
+        for (unsigned verb = 0; verb < VERB_COUNT; verb++)
+            for (int holds = 0; holds < 2; holds++) {
+                bool attached = phase == MIRROR_ATTACHED || phase == MIRROR_COMMITTING;
+                bool may = verb == VERB_READ && (phase == MIRROR_FLIPPED || (attached && holds));
+                cr_expect_eq(route_again(phase, verb, S, -EIO, holds), may, "%s in phase %d", verb_name(verb), phase);
+                cr_expect(!route_again(phase, verb, S, 0, holds), "it was answered");
+                cr_expect(!route_again(phase, verb, B, -EIO, holds));
+                cr_expect(!route_again(phase, verb, T, -EIO, holds));
+            }
+    for (unsigned i = 0; i < sizeof(refused) / sizeof(*refused); i++)
+        cr_expect(!route_again(MIRROR_ATTACHED, VERB_READ, S, refused[i], true), "the request is at fault");
+    cr_expect(route_again(MIRROR_ATTACHED, VERB_READ, S, -ETIMEDOUT, true));
+    cr_expect(route_again(MIRROR_ATTACHED, VERB_READ, S, -ENODATA, true));
+}

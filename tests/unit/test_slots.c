@@ -315,3 +315,89 @@ Test(slots, the_end_of_the_connection_is_noticed)
     pid_t pid = start(NULL);
     finish(pid, 0);
 }
+
+/* AddressSanitizer: deaths by signals are what is tested here; it shall not make exits of them. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0";
+}
+
+static void expect_death(pid_t pid, int number)
+{
+    int status = end(pid);
+    cr_assert(
+        WIFSIGNALED(status) && WTERMSIG(status) == number, "wait status %#x, not signal %d", (unsigned)status, number);
+}
+
+/* One request waits for ever; another kills three workers, each by the signal given, and is answered by the fourth. */
+static void poison(enum deed deed, int number)
+{
+    pid_t pid = start(NULL);
+    unsigned before = world->executed;
+    send_write(1000, DEED_HOLD, 0, "innocent", 8);
+    await(&world->executed, before + 1);
+    send_write(1001, deed, 0, (uint8_t[64]){0}, (size_t)number);
+    for (int deaths = 1; deaths <= SLOT_CRASHES_MAX; deaths++) {
+        expect_death(pid, number);
+        cr_assert_not(answered_within(0), "answered after %d crashes", deaths);
+        pid = start(NULL);
+    }
+    expect_answer(1001, -EIO);
+    send_write(1002, DEED_ANSWER, 0, "later", 5);
+    expect_answer(1002, 0);
+    settle(1);
+    kill_worker(pid);
+    cr_assert_eq(atomic_exchange(&world->poison, 0), 1);
+    pid = start(NULL);
+    settle(1); /* the innocent one is still there */
+    kill_worker(pid);
+    for (unsigned i = 0; i < session.head->slots; i++)
+        slot_free(session_slot(&session, 0, i));
+}
+
+Test(slots, a_request_that_kills_three_workers_is_answered_with_an_error)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    for (unsigned i = 0; i < 5; i++) {
+        poison(DEED_CRASH, fatal[i]);
+        poison(DEED_CRASH_CALL, fatal[i]);
+    }
+}
+
+Test(slots, what_kills_a_worker_from_outside_counts_for_no_request)
+{
+    static const int signals[] = {SIGKILL, SIGTERM, SIGSEGV, SIGABRT, SIGBUS};
+    pid_t pid = start(NULL);
+    send_write(1, DEED_HOLD, 0, "a", 1);
+    send_write(2, DEED_BLOCK, 0, "b", 1);
+    for (unsigned i = 0; i < 40; i++) {
+        await(&world->executed, 2 * (i + 1));
+        await(&world->calls, i + 1);
+        kill(pid, signals[i % 5]);
+        expect_death(pid, signals[i % 5]);
+        pid = start(NULL);
+    }
+    cr_assert_not(answered_within(20));
+    cr_assert_eq(world->poison, 0);
+    world->open = true;
+    expect_answer(2, -EXDEV);
+    kill_worker(pid);
+}
+
+/* A worker whose own thread crashes while requests are held. */
+Test(slots, a_crash_of_a_thread_that_works_for_nobody_counts_for_no_request)
+{
+    pid_t pid = start(NULL);
+    send_write(1, DEED_HOLD, 0, "a", 1);
+    for (unsigned i = 0; i < 5; i++) {
+        await(&world->executed, i + 1);
+        world->crash = SIGSEGV;
+        expect_death(pid, SIGSEGV);
+        world->crash = 0;
+        pid = start(NULL);
+    }
+    await(&world->executed, 6);
+    cr_assert_not(answered_within(20));
+    kill_worker(pid);
+}

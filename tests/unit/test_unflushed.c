@@ -202,3 +202,57 @@ Test(unflushed, model)
             cr_assert_eq(stamp[at], 0);
     }
 }
+
+#define MODEL (1u << 20)
+
+/* Exactly the model's bytes are held. */
+static void equals_model(struct unflushed *all, const unsigned char *bytes, const bool *held)
+{
+    struct unflushed_run run;
+    uint64_t at = 0, sum = 0;
+    while (unflushed_lost(all, at, UINT64_MAX, MODEL, &run)) {
+        for (; at < run.extent.start; at++)
+            cr_assert_not(held[at], "%lu is missing", at);
+        for (; at < run.extent.end; at++)
+            sum += !held[at] || bytes[at] != ((const unsigned char *)run.memory)[at - run.extent.start];
+        unflushed_put(all, &run);
+    }
+    cr_assert_eq(sum, 0);
+    for (; at < MODEL; at++)
+        cr_assert_not(held[at], "%lu is missing", at);
+}
+
+/* Blocks of usual sizes are used again while others of them are still shown. */
+Test(unflushed, as_a_model_does, .timeout = 60)
+{
+    struct unflushed *all;
+    unsigned char *bytes = calloc(1, MODEL), *memory = malloc((300 << 10) + 100);
+    bool *held = calloc(MODEL, sizeof(*held));
+    srandom(1);
+    cr_assert_eq(unflushed_new(&all, 4 << 20), 0);
+    for (int i = 0; i < 3000; i++) {
+        uint64_t size = i % 2 ? 4096ull << random() % 7 : 1 + (uint64_t)random() % (i % 3 ? 5000 : 300 << 10);
+        uint64_t skip = (uint64_t)random() % 100;
+        uint64_t start = (uint64_t)random() % MODEL, end = start + size < MODEL ? start + size : MODEL;
+        memset(memory, i, skip);
+        for (uint64_t j = start; j < end; j++)
+            bytes[j] = memory[skip % 50 + j - start] = (unsigned char)(j * 31 + (uint64_t)i), held[j] = true;
+        struct iovec iov[3] = {
+            {memory, skip % 50 / 2}, {memory + skip % 50 / 2, 70}, {memory + skip % 50 / 2 + 70, MODEL}};
+        cr_assert_eq(unflushed_add_from(all, (struct extent){start, end}, iov, 3, skip % 50, 7), 0);
+        if (i % 100 == 0) {
+            unflushed_truncate(all, MODEL / 2);
+            memset(held + MODEL / 2, 0, MODEL / 2 * sizeof(*held));
+        }
+        if (i % 700 == 699) {
+            cr_assert(unflushed_settle(all, unflushed_mark(all), 7));
+            memset(held, 0, MODEL * sizeof(*held));
+        }
+        if (i % 50 == 0)
+            equals_model(all, bytes, held);
+    }
+    unflushed_free(all);
+    free(held);
+    free(memory);
+    free(bytes);
+}

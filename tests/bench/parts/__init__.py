@@ -1,0 +1,1 @@
+"""A part is a module with measure(bench): it measures, adds its tables to the page and tells its goals."""
