@@ -137,8 +137,8 @@ for what in "fail kept" "fail lost" "hang kept" "hang lost"; do
         passes
     fi
     again "$name"
-    same "$name: the record decides" "$(way "$found")" "$(said "$from")"
     moved "$name"
+    same "$name: the record decides" "$(way "$found")" "$(said "$from")"
 done
 
 # --- the mount ends ---
